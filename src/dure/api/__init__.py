@@ -1,0 +1,1 @@
+"""Kubernetes' object model: kinds, selectors, quantities, patches, schemas. Pure, no I/O."""
