@@ -83,6 +83,17 @@ class Subresource:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversion:
+    """For a version that is not the stored one: whose records it reads, and how. Both directions give a new object."""
+
+    stored: GroupVersionKind
+    group: str
+    plural: str
+    to_stored: Callable[[Obj], Obj]
+    from_stored: Callable[[Obj], Obj]
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """One resource of one served version."""
 
@@ -104,6 +115,8 @@ class Kind:
     """Name of the definition in the schema table, such as `io.k8s.api.core.v1.Pod`; empty for custom kinds."""
     custom: Obj | None = field(default=None, compare=False)
     """For a kind made by a CustomResourceDefinition: its version entry."""
+    conversion: Conversion | None = field(default=None, compare=False)
+    """None when objects are stored in this very version."""
 
     @property
     def api_version(self) -> str:
@@ -139,7 +152,8 @@ class Kind:
 
     def prefix(self, namespace: str = "") -> str:
         """The store prefix of the collection, of one namespace when given."""
-        root = f"{self.group or 'core'}/{self.plural}/"
+        place = self.conversion or self
+        root = f"{place.group or 'core'}/{place.plural}/"
         return f"{root}{namespace}/" if self.namespaced and namespace else root
 
 

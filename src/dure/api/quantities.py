@@ -57,3 +57,23 @@ def format_bytes(value: int) -> str:
         if value and value % unit == 0:
             return f"{value // unit}{suffix}"
     return str(value)
+
+
+@lru_cache(maxsize=4096)
+def canonical_quantity(text: str | int | float) -> str:
+    """As a Kubernetes server writes it back: no fraction, the largest suffix of its own family. Raises ValueError."""
+    value = parse_quantity(text)
+    match = _FORM.match(str(text))
+    suffix = (match.group(2) if match else "") or ""
+    if suffix.endswith("i") and abs(value) >= 1024:
+        return format_bytes(whole(text))
+    exponent = len(suffix) > 1 and suffix[0] in "eE"
+    nanos = int((value * 10**9).to_integral_value(ROUND_CEILING))
+    power = -9
+    while nanos and nanos % 1000 == 0 and power < 18:
+        nanos, power = nanos // 1000, power + 3
+    if not nanos:
+        return "0"
+    if exponent:
+        return f"{nanos}e{power}" if power else str(nanos)
+    return f"{nanos}{'numkMGTPE'[power // 3 + 3] if power < 0 else ('' if not power else 'kMGTPE'[power // 3 - 1])}"

@@ -1,0 +1,1 @@
+"""The kit of every controller: cache, queue, loop, leader election."""

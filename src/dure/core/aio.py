@@ -38,22 +38,36 @@ async def running(*services: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
 
 
 async def finish(cleanup: Awaitable[T], *, within: float) -> T:
-    """Await `cleanup` to its end even if this task is cancelled; at most `within` seconds.
+    """Await `cleanup` to its end even if this task is cancelled; TimeoutError after `within` seconds.
 
-    A cancellation that arrives meanwhile is raised again afterwards.
+    A cancellation that arrives meanwhile is raised again afterwards, with an error of `cleanup` as its cause.
     """
     task = asyncio.ensure_future(cleanup)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
     cancelled: asyncio.CancelledError | None = None
-    deadline = asyncio.get_running_loop().time() + within
-    while not task.done():
-        left = deadline - asyncio.get_running_loop().time()
-        if left <= 0:
-            task.cancel()
-            break
+    while not task.done() and (left := deadline - loop.time()) > 0:
         try:
             await asyncio.wait({task}, timeout=left)
         except asyncio.CancelledError as error:
             cancelled = error
+    late = not task.done()
+    if late:
+        task.cancel()
+        await asyncio.wait({task})
     if cancelled is not None:
-        raise cancelled
-    return await task
+        raise cancelled from (None if task.cancelled() else task.exception())
+    if late and task.cancelled():
+        raise TimeoutError(f"cleanup took longer than {within:g} s")
+    return task.result()
+
+
+@asynccontextmanager
+async def closing(stream: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Read a stream in the block and close it at its end, whether or not it was read to its own."""
+    try:
+        yield stream
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()

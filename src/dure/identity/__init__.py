@@ -1,0 +1,1 @@
+"""Who is who: the cluster's certificate authority, service account tokens, kubeconfigs."""

@@ -36,6 +36,10 @@ class Compacted(StoreError):
     """The revision asked for is below the last compaction, or its events were dropped."""
 
 
+class FutureRevision(StoreError):
+    """The revision asked for has not happened yet."""
+
+
 class StoreFull(StoreError):
     """The disk refused the write; nothing was stored."""
 
@@ -74,6 +78,18 @@ class Page:
     """How many records follow this page at the same revision."""
 
 
+class Watch(Protocol):
+    """Events one by one, or all that have gathered at once. Raises Compacted once it has fallen too far behind."""
+
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+
+    async def __anext__(self) -> Event: ...
+
+    async def take(self) -> list[Event]:
+        """At least one event, and all that are there: one wake-up for many."""
+        ...
+
+
 class Store(Protocol):
     """MemoryStore, SqliteStore, EtcdStore: one contract suite for all.
 
@@ -95,7 +111,10 @@ class Store(Protocol):
         ...
 
     async def list(self, prefix: Key, *, limit: int = 0, after: Key = "", revision: int = 0) -> Page:
-        """Records under `prefix` in key order; `revision` > 0 reads the past (for later pages). Raises Compacted."""
+        """Records under `prefix` in key order; `revision` > 0 reads the past (for later pages).
+
+        Raises Compacted, FutureRevision.
+        """
         ...
 
     async def put(self, key: Key, value: bytes, *, expect: int | None) -> Record:
@@ -106,8 +125,11 @@ class Store(Protocol):
         """The last value, its `revision` being the deletion's. Raises KeyNotFound, RevisionMismatch, StoreFull."""
         ...
 
-    def watch(self, prefix: Key, *, since: int) -> Scope[AsyncIterator[Event]]:
-        """Every event after `since`, in order, without gaps. Raises Compacted at once or when the reader is too slow."""
+    def watch(self, prefix: Key, *, since: int) -> Scope[Watch]:
+        """Every event after `since`, in order, without gaps.
+
+        Raises Compacted on entering when `since` is too old, and while reading when the reader is too slow.
+        """
         ...
 
     async def compact(self, revision: int) -> None:

@@ -1,0 +1,1 @@
+"""Admission plugins: each a concern that changes or refuses writes."""

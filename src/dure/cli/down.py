@@ -1,0 +1,79 @@
+"""`dure down`: stop the platform and remove what it put on the machine; `--keep` keeps objects and volumes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import time
+
+from dure.apps.supervisor import is_running, read_state
+from dure.cli.home import home_of
+from dure.cli.screen import Live, say, step, timed
+from dure.core.errors import ConfigError
+from dure.core.settings import Settings
+
+_PATIENCE_SECONDS = 60.0
+_FORGOTTEN = ("store", "pki", "nodes", "volumes", "run", "logs", "kubeconfig", "settings.json")
+"""What `down` without `--keep` removes; images stay, since making them again takes long."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep", action="store_true", help="keep objects and volumes for the next `dure up`")
+    parser.add_argument("--purge", action="store_true", help="remove images too: the whole data folder")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from dure.apps.teardown import tear_down
+
+    home = home_of(arguments)
+    settings = Settings.load(home)
+    if settings is None:
+        say(f"there is no platform in {home}: nothing to do")
+        return 0
+    if settings.containers and os.geteuid() != 0:
+        raise ConfigError("this platform runs containers: stopping it needs root", "sudo dure down")
+    if is_running(settings):
+        with timed("daemons stopped"):
+            _end_supervisor(settings)
+    tear_down(settings, report=lambda text: step(text))
+    if not arguments.keep:
+        _forget(settings, everything=arguments.purge)
+    return 0
+
+
+def _end_supervisor(settings: Settings) -> None:
+    state = read_state(settings)
+    live = Live()
+    if state:
+        try:
+            os.kill(state["pid"], signal.SIGTERM)
+        except ProcessLookupError:
+            live.clear()
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while is_running(settings):
+        if time.monotonic() > deadline:
+            raise ConfigError(f"process {state.get('pid')} does not end", f"kill -9 {state.get('pid')}; dure down")
+        live.show("waiting for the daemons to end")
+        time.sleep(0.05)
+    live.clear()
+
+
+def _forget(settings: Settings, *, everything: bool) -> None:
+    from dure.apps.paths import user_kubeconfig
+    from dure.identity.kubeconfig import unmerge_kubeconfig
+
+    if settings.merge_kubeconfig:
+        unmerge_kubeconfig(user_kubeconfig(), settings.context)
+    if everything:
+        shutil.rmtree(settings.path, ignore_errors=False)
+        step("data folder removed")
+        return
+    for name in _FORGOTTEN:
+        path = settings.path / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    step("objects and volumes removed, images kept (--keep keeps all, --purge keeps nothing)")

@@ -1,0 +1,96 @@
+"""What a daemon does to its own process: a name, ties to its parent, locks, and reading others from /proc."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dure.core.errors import ConfigError
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+
+def _prctl(option: int, argument: int | bytes) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)
+
+
+def set_process_name(name: str) -> None:
+    """As `ps` shows it; at most 15 bytes."""
+    _prctl(_PR_SET_NAME, name.encode()[:15])
+
+
+def die_with_parent(number: int = signal.SIGTERM) -> None:
+    """Get a signal when the process that started this one ends."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Memory as the process's fair share (PSS) in bytes; CPU in seconds since its start."""
+
+    memory_bytes: int
+    cpu_seconds: float
+
+
+def usage_of(pid: int) -> Usage | None:
+    """None when the process has gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    pss = next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
+    ticks = int(stat[11]) + int(stat[12])
+    return Usage(pss * 1024, ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def children_of(pid: int) -> list[int]:
+    """Direct children, of all threads."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [int(text) for text in path.read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+@contextmanager
+def exclusive(path: Path, message: str, mend: str) -> Iterator[None]:
+    """Hold a lock file for the block; raises ConfigError when another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(message, mend) from error
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the lock file."""
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,1 @@
+"""Dockerfile builds: text → stages → steps over overlays → layers, with a cache of steps."""

@@ -1,0 +1,1 @@
+"""What tests of several rooms share: the virtual-time loop, small working fakes."""
