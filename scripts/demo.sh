@@ -13,8 +13,8 @@ else
 fi
 say "dure deploy examples/shop"
 "$bin/dure" deploy examples/shop
-say "ordering: curl -d '{\"product\": \"green-tea\", \"quantity\": 2}' http://127.0.0.1:8088/api/orders"
+say "ordering: curl -d '{\"product\": \"tea\", \"quantity\": 2}' http://127.0.0.1:8088/api/orders"
 curl --silent --show-error --fail-with-body --retry 5 --retry-all-errors --max-time 20 \
-    -H 'Content-Type: application/json' -d '{"product": "green-tea", "quantity": 2}' http://127.0.0.1:8088/api/orders
+    -H 'Content-Type: application/json' -d '{"product": "tea", "quantity": 2}' http://127.0.0.1:8088/api/orders
 printf '\n'
-say "the shop answers at http://127.0.0.1:8088 — look around: $bin/dure kubectl get all; end it: $bin/dure down"
+say "the shop answers at http://127.0.0.1:8088 — look around: $bin/dure kubectl -n shop get all; end it: $bin/dure down"

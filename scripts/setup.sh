@@ -7,7 +7,7 @@ say() { printf '\033[1m▸ %s\033[0m\n' "$*"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 if command -v apt-get >/dev/null; then
-    wanted=(crun nftables libnftables1 iproute2 mmdebstrap python3 python3-venv curl ca-certificates busybox-static)
+    wanted=(crun nftables libnftables1 iproute2 mmdebstrap python3 python3-venv curl ca-certificates)
     missing=()
     for package in "${wanted[@]}"; do
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")

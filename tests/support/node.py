@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dure.client.client import Client
 from dure.core.aio import running
@@ -23,171 +23,62 @@ from dure.node.ports import (
     Image,
     ImageFailure,
     PodAddress,
-    Resources,
-    RuntimeFailure,
-    SandboxSpec,
 )
+from dure.node.runtimes.simulated import Script, SimulatedRuntime
 from dure.node.volumes.kernel import PlainMounter
 from tests.support.cluster import api_server
 
-Behaviour = Callable[[ContainerSpec], "Script"]
+Behaviour = Callable[[ContainerSpec], Script]
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """How a container behaves: runs for `seconds` (for ever by default), ends with `code`, minds SIGTERM after `stop`."""
+class ObservedRuntime(SimulatedRuntime):
+    """A simulated runtime that remembers what it was told. It outlives agents, as the real one does."""
 
-    seconds: float | None = None
-    code: int = 0
-    stop: float | None = 0.0
-    refuse_create: str = ""
-    refuse_start: str = ""
-    message: str = ""
-    oom: bool = False
-
-
-@dataclass
-class ScriptedRuntime:
-    """Containers that live by their script, in the loop's time. It outlives agents, as the real one does."""
-
-    clock: LoopClock
-    behave: Behaviour = lambda spec: Script()
-    specs: dict[str, ContainerSpec] = field(default_factory=dict)
-    states: dict[str, ContainerState] = field(default_factory=dict)
-    made: dict[str, SandboxSpec] = field(default_factory=dict)
-    log: list[str] = field(default_factory=list)
-    exec_result: Callable[[str, Sequence[str]], ExecResult] = lambda id_, args: ExecResult(0, b"", b"")
-    resized: dict[str, Resources] = field(default_factory=dict)
-    _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
-    _ended: dict[str, asyncio.Event] = field(default_factory=dict)
-    _listeners: list[asyncio.Queue[ContainerState]] = field(default_factory=list)
-
-    def _now(self) -> int:
-        return int(self.clock.time() * 1e9)
-
-    def _set(self, state: ContainerState) -> None:
-        self.states[state.id] = state
-        for queue in self._listeners:
-            queue.put_nowait(state)
-
-    async def run_sandbox(self, spec: SandboxSpec) -> None:
-        self.made[spec.pod_uid] = spec
-
-    async def stop_sandbox(self, pod_uid: str) -> None:
-        for state in list(self.states.values()):
-            if state.pod_uid == pod_uid and state.state == "running":
-                self.end(state.id, 137)
-        self.made.pop(pod_uid, None)
-
-    async def sandboxes(self) -> Sequence[SandboxSpec]:
-        return list(self.made.values())
+    def __init__(self, clock: LoopClock, behave: Behaviour) -> None:
+        super().__init__(clock, behave)
+        self.log: list[str] = []
+        self.specs: dict[str, ContainerSpec] = {}
 
     async def create(self, spec: ContainerSpec) -> None:
-        script = self.behave(spec)
-        if script.refuse_create:
-            raise RuntimeFailure(script.refuse_create, "CreateContainerError")
-        self.log.append(f"create {spec.name}/{spec.attempt}")
         self.specs[spec.id] = spec
-        self._ended[spec.id] = asyncio.Event()
-        self._set(
-            ContainerState(
-                spec.id,
-                spec.pod_uid,
-                spec.name,
-                spec.attempt,
-                spec.image,
-                spec.image_id,
-                "created",
-                created_at=self._now(),
-                log_path=spec.log_path,
-            )
-        )
+        await super().create(spec)
 
     async def start(self, container_id: str) -> None:
-        spec = self.specs[container_id]
-        script = self.behave(spec)
-        if script.refuse_start:
-            raise RuntimeFailure(script.refuse_start, "StartError")
-        self.log.append(f"start {spec.name}/{spec.attempt}")
-        self._set(replace(self.states[container_id], state="running", pid=1, started_at=self._now()))
-        if script.seconds is not None:
-            loop = asyncio.get_running_loop()
-            self._timers[container_id] = loop.call_later(script.seconds, self.end, container_id, script.code)
-
-    def end(self, container_id: str, code: int) -> None:
-        state = self.states[container_id]
-        if state.state == "exited":
-            return
-        if (timer := self._timers.pop(container_id, None)) is not None:
-            timer.cancel()
-        script = self.behave(self.specs[container_id])
-        if script.message:
-            target = next(m for m in self.specs[container_id].mounts if m.source.endswith(".message"))
-            Path(target.source).write_text(script.message)
-        self._set(replace(state, state="exited", exit_code=code, finished_at=self._now(), oom_killed=script.oom))
-        self._ended[container_id].set()
-
-    async def signal(self, container_id: str, signal: str) -> None:
-        self.log.append(f"signal {signal} {self.specs[container_id].name}")
+        await super().start(container_id)
+        self._note("start", container_id)
 
     async def stop(self, container_id: str, *, grace_seconds: float, signal: str = "SIGTERM") -> None:
-        spec, state = self.specs[container_id], self.states[container_id]
-        self.log.append(f"stop {spec.name}/{spec.attempt} {signal} {grace_seconds:g}")
-        if state.state != "running":
-            return
-        needs = self.behave(spec).stop
-        if needs is not None and needs <= grace_seconds:
-            await asyncio.sleep(needs)
-            self.end(container_id, 143 if self.behave(spec).code == 0 else self.behave(spec).code)
-        else:
-            await asyncio.sleep(grace_seconds)
-            self.end(container_id, 137)
-
-    async def remove(self, container_id: str) -> None:
-        if container_id in self.states:
-            spec = self.specs.pop(container_id)
-            self.log.append(f"remove {spec.name}/{spec.attempt}")
-            del self.states[container_id]
-
-    async def containers(self) -> Sequence[ContainerState]:
-        return list(self.states.values())
-
-    @asynccontextmanager
-    async def events(self) -> AsyncIterator[AsyncIterator[ContainerState]]:
-        queue: asyncio.Queue[ContainerState] = asyncio.Queue()
-        self._listeners.append(queue)
-
-        async def follow() -> AsyncIterator[ContainerState]:
-            while True:
-                yield await queue.get()
-
-        try:
-            yield follow()
-        finally:
-            self._listeners.remove(queue)
+        self._note("stop", container_id, f" {signal} {grace_seconds:g}")
+        await super().stop(container_id, grace_seconds=grace_seconds, signal=signal)
 
     async def exec_sync(self, container_id: str, args: Sequence[str], *, limit_bytes: int = 1 << 20) -> ExecResult:
-        self.log.append(f"exec {self.specs[container_id].name} {' '.join(args)}")
-        return self.exec_result(self.specs[container_id].name, args)
+        self._note("exec", container_id, f" {' '.join(args)}")
+        return await super().exec_sync(container_id, args, limit_bytes=limit_bytes)
 
-    def exec(self, container_id: str, args: Sequence[str], *, tty: bool, stdin: bool) -> Any:
-        raise RuntimeFailure("no sessions here")
+    def _note(self, verb: str, container_id: str, more: str = "") -> None:
+        spec = self.specs[container_id]
+        self.log.append(f"{verb} {spec.name}/{spec.attempt}{more}")
 
-    def attach(self, container_id: str, *, stdin: bool) -> Any:
-        raise RuntimeFailure("no sessions here")
+    def starts(self) -> list[str]:
+        return [line.removeprefix("start ") for line in self.log if line.startswith("start")]
 
-    async def usage(self, container_id: str) -> None:
-        return None
-
-    async def update(self, container_id: str, resources: Resources) -> None:
-        self.resized[container_id] = resources
-
-    def named(self, name: str) -> ContainerState:
+    async def named(self, name: str) -> ContainerState:
         """The newest run of that name."""
-        return max((state for state in self.states.values() if state.name == name), key=lambda state: state.attempt)
+        runs = [state for state in await self.containers() if state.name == name]
+        return max(runs, key=lambda state: state.attempt)
 
     def spec_of(self, name: str) -> ContainerSpec:
-        return self.specs[self.named(name).id]
+        """What the newest run of that name was made from."""
+        return max((spec for spec in self.specs.values() if spec.name == name), key=lambda spec: spec.attempt)
+
+    def tell(self, state: ContainerState) -> None:
+        """Say something that need not be so."""
+        self._tell(state)
+
+    def reboot(self) -> None:
+        """Everything that was in memory is gone."""
+        self._containers.clear()
+        self._sandboxes.clear()
 
 
 @dataclass
@@ -283,7 +174,7 @@ class TestNode:
 
     client: Client
     agent: NodeAgent
-    runtime: ScriptedRuntime
+    runtime: ObservedRuntime
     network: PlainNetwork
     images: PlainImages
     clock: LoopClock
@@ -295,38 +186,20 @@ class TestNode:
     async def get(self, name: str = "web", namespace: str = "default") -> Obj:
         return await self.client.get("pods", name, namespace)
 
-    async def wait_for(self, check: Callable[[Obj], Any], name: str = "web", within: float = 1000.0) -> Obj:
+    async def wait_for(self, check: Callable[[Obj], Any], name: str = "web") -> Obj:
         """Until the pod is as `check` says."""
-        page = await self.client.list("pods", "default", fields=f"metadata.name={name}")
-        if page.items and check(page.items[0]):
-            return page.items[0]
-        pod: Obj = page.items[0] if page.items else {}
-        try:
-            async with (
-                asyncio.timeout(within),
-                self.client.watch("pods", "default", since=page.revision, fields=f"metadata.name={name}") as events,
-            ):
-                async for event in events:
-                    pod = event.object
-                    if event.type in ("ADDED", "MODIFIED") and check(pod):
-                        return pod
-        except TimeoutError:
-            raise AssertionError(f"never so: {pod.get('status')}") from None
-        raise AssertionError("watch ended")
+        return await wait_for_pod(self.client, check, name)
 
-    async def wait_gone(self, name: str = "web", within: float = 1000.0) -> Obj:
+    async def wait_gone(self, name: str = "web") -> Obj:
         """Its last form."""
-        page = await self.client.list("pods", "default", fields=f"metadata.name={name}")
-        if not page.items:
-            return {}
-        async with (
-            asyncio.timeout(within),
-            self.client.watch("pods", "default", since=page.revision, fields=f"metadata.name={name}") as events,
-        ):
-            async for event in events:
-                if event.type == "DELETED":
-                    return event.object
-        raise AssertionError("watch ended")
+        last: Obj = {}
+
+        def is_gone(pod: Obj) -> bool:
+            last.update(pod)
+            return not pod
+
+        await wait_for_pod(self.client, is_gone, name)
+        return last
 
     async def wait_phase(self, phase: str, name: str = "web") -> Obj:
         return await self.wait_for(lambda pod: (pod.get("status") or {}).get("phase") == phase, name)
@@ -342,9 +215,37 @@ class TestNode:
         return [f"{event['type']} {event['reason']}: {event['message']}" for event in found]
 
 
+async def wait_for_pod(client: Client, check: Callable[[Obj], Any], name: str, within: float = 1000.0) -> Obj:
+    """Until the pod is as `check` says; `check` gets {} when there is none, and its last form just before."""
+    page = await client.list("pods", "default", fields=f"metadata.name={name}")
+    pod: Obj = page.items[0] if page.items else {}
+    if check(pod):
+        return pod
+    try:
+        async with (
+            asyncio.timeout(within),
+            client.watch("pods", "default", since=page.revision, fields=f"metadata.name={name}") as events,
+        ):
+            async for event in events:
+                if event.type == "BOOKMARK":
+                    continue
+                pod = event.object
+                if check(pod) or (event.type == "DELETED" and check({})):
+                    return pod
+    except TimeoutError:
+        raise AssertionError(f"never so: {pod.get('status')}") from None
+    raise AssertionError("the watch ended")
+
+
 def is_ready(pod: Obj) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or []
     return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+
+def restarts(pod: Obj) -> int:
+    """Of the first container."""
+    entries = (pod.get("status") or {}).get("containerStatuses") or [{"restartCount": 0}]
+    return int(entries[0]["restartCount"])
 
 
 def pod_of(name: str = "web", namespace: str = "default", **spec: Any) -> Obj:
@@ -366,7 +267,7 @@ class Machine:
     """What outlives an agent: API server, runtime, network, images, disk."""
 
     client: Client
-    runtime: ScriptedRuntime
+    runtime: ObservedRuntime
     network: PlainNetwork
     images: PlainImages
     home: Path
@@ -396,7 +297,7 @@ async def machine(home: Path, behave: Behaviour = lambda spec: Script(), **optio
     async with api_server() as (_, client):
         account = {"name": "default", "namespace": "default"}
         await client.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
-        runtime = ScriptedRuntime(clock, behave)
+        runtime = ObservedRuntime(clock, behave)
         yield Machine(client, runtime, PlainNetwork(), PlainImages(home / "images"), home, clock, options)
 
 
@@ -404,6 +305,3 @@ async def machine(home: Path, behave: Behaviour = lambda spec: Script(), **optio
 async def node(home: Path, behave: Behaviour = lambda spec: Script(), **options: Any) -> AsyncIterator[TestNode]:
     async with machine(home, behave, **options) as box, box.agent() as found:
         yield found
-
-
-Phase = Literal["Pending", "Running", "Succeeded", "Failed"]

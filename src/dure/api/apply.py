@@ -7,6 +7,7 @@ Both are pure; `now` is RFC 3339. Status and spec are owned only at the endpoint
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from dure.api.field_sets import (
@@ -65,7 +66,7 @@ class _Shape:
     def compare(self, old: Obj, new: Obj) -> Changes:
         """Between two whole objects, leaving out what no one owns."""
         left, right = _ownable(old), _ownable(new)
-        if self.built_in:
+        if self.built_in and any(name not in left for name in right):
             for name, value in _skeleton(self.schema).items():
                 if name in right and name not in left and (not old or name in ("spec", "status")):
                     left[name] = value
@@ -101,6 +102,7 @@ def _ownable_meta(obj: Obj) -> Obj:
     return {key: value for key, value in (obj.get("metadata") or {}).items() if key not in _UNOWNED_META}
 
 
+@lru_cache(maxsize=256)
 def _skeleton(schema: Schema, depth: int = 0) -> Obj:
     """The structs every object of the kind has, down to the pod template's required lists."""
     bones: Obj = {}
@@ -144,11 +146,12 @@ def _managers_of(old: Obj | None, new: Obj, subresource: str) -> Managers:
     """A client may edit the record, or clear it; what it leaves out or garbles stays as it was."""
     before = (old or {}).get("metadata", {}).get("managedFields")
     sent = new.get("metadata", {}).get("managedFields")
-    if subresource or sent is before:
-        return read_managers(before) or {}
-    if is_reset(sent):
-        return {}
-    return read_managers(sent) or read_managers(before) or {}
+    if not subresource and sent != before:
+        if is_reset(sent):
+            return {}
+        if edited := read_managers(sent):
+            return edited
+    return read_managers(before, trusted=True) or {}
 
 
 def _with_managers(obj: Obj, managers: Managers) -> Obj:
@@ -242,7 +245,7 @@ def _start(live: Obj | None, shape: _Shape, now: str, api_version: str) -> tuple
     """The live object and its managers; what an untracked object holds goes to one manager of its own."""
     if live is None:
         return {"metadata": {}}, {}
-    managers = read_managers(live.get("metadata", {}).get("managedFields") or [])
+    managers = read_managers(live.get("metadata", {}).get("managedFields") or [], trusted=True)
     if managers is None:
         raise BadRequest("failed to decode managed fields of the live object")
     if not managers:

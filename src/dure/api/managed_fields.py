@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from dure.api.field_sets import FieldSet, in_order, union
+from dure.api.field_sets import SELF, FieldSet, in_order, union
 from dure.core.json import Obj
 
 MAX_UPDATE_ENTRIES = 10
@@ -71,36 +71,44 @@ def identity_of(manager: str, operation: str, api_version: str, subresource: str
     return Identity(manager or "unknown", operation, "" if operation == "Apply" else api_version, subresource)
 
 
-def read_managers(entries: Any) -> Managers | None:
-    """From `metadata.managedFields`; None when an entry is not of the known form."""
+def read_managers(entries: Any, *, trusted: bool = False) -> Managers | None:
+    """From `metadata.managedFields`; None when an entry is not of the known form.
+
+    `trusted` are entries that were written here: their sets are not looked through again.
+    """
     if not isinstance(entries, list):
         return None
     managers: Managers = {}
     for entry in entries:
-        managed = _read_entry(entry)
+        managed = _read_entry(entry, trusted=trusted)
         if managed is None:
             return None
         managers[managed.identity] = managed
     return managers
 
 
-def _read_entry(entry: Any) -> Managed | None:
+def _read_entry(entry: Any, *, trusted: bool) -> Managed | None:
     if not isinstance(entry, dict):
         return None
     operation, api_version = entry.get("operation"), entry.get("apiVersion")
     fields = entry.get("fieldsV1") or {}
     if operation not in ("Apply", "Update") or not api_version or entry.get("fieldsType") != "FieldsV1":
         return None
-    if not _is_field_set(fields):
+    if not trusted and not _is_field_set(fields):
         return None
     identity = identity_of(entry.get("manager") or "", operation, api_version, entry.get("subresource") or "")
     return Managed(identity, api_version, fields, entry.get("time") or "", entry)
 
 
 def _is_field_set(fields: Any) -> bool:
-    return isinstance(fields, dict) and all(
-        (step == "." or step[:2] in ("f:", "k:", "v:", "i:")) and _is_field_set(node) for step, node in fields.items()
-    )
+    if not isinstance(fields, dict):
+        return False
+    for step, node in fields.items():
+        if step != SELF and step[:2] not in ("f:", "k:", "v:", "i:"):
+            return False
+        if node != {} and not _is_field_set(node):
+            return False
+    return True
 
 
 def is_reset(entries: Any) -> bool:

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache, update_wrapper
 
-NameRule = Callable[[str], list[str]]
+NameRule = Callable[[str], Sequence[str]]
+
+
+def _remembered(rule: Callable[[str], list[str]]) -> NameRule:
+    """The same names come again and again."""
+    return update_wrapper(lru_cache(maxsize=2048)(lambda value: tuple(rule(value))), rule)
+
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -41,6 +48,7 @@ def _check(value: str, form: str, limit: int, message: str, *examples: str) -> l
     return errors
 
 
+@_remembered
 def dns1123_label(value: str) -> list[str]:
     message = (
         "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
@@ -49,6 +57,7 @@ def dns1123_label(value: str) -> list[str]:
     return _check(value, _LABEL, 63, message, "my-name", "123-abc")
 
 
+@_remembered
 def dns1123_subdomain(value: str) -> list[str]:
     message = (
         "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
@@ -65,6 +74,7 @@ def wildcard_dns1123_subdomain(value: str) -> list[str]:
     return _check(value, _WILDCARD, 253, message, "*.example.com")
 
 
+@_remembered
 def dns1035_label(value: str) -> list[str]:
     message = (
         "a DNS-1035 label must consist of lower case alphanumeric characters or '-', "
@@ -80,6 +90,7 @@ def path_segment(value: str) -> list[str]:
     return [f"may not contain '{char}'" for char in "/%" if char in value]
 
 
+@_remembered
 def qualified_name(value: str) -> list[str]:
     """Label and annotation keys, finalizers, resource names: `[prefix/]name`."""
     prefix, slash, name = value.rpartition("/")
@@ -100,6 +111,7 @@ def qualified_name(value: str) -> list[str]:
     return errors
 
 
+@_remembered
 def label_value(value: str) -> list[str]:
     message = (
         "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
@@ -108,6 +120,7 @@ def label_value(value: str) -> list[str]:
     return _check(value, _LABEL_VALUE, 63, message, "MyValue", "my_value", "12345")
 
 
+@_remembered
 def config_key(value: str) -> list[str]:
     """Keys of a ConfigMap or Secret."""
     message = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
@@ -119,12 +132,14 @@ def config_key(value: str) -> list[str]:
     return errors
 
 
+@_remembered
 def env_var_name(value: str) -> list[str]:
     if re.fullmatch(r"[ -<>-~]+", value):
         return []
     return ["a valid environment variable name must consist only of printable ASCII characters other than '='"]
 
 
+@_remembered
 def port_name(value: str) -> list[str]:
     errors = [max_length(15)] if len(value) > 15 else []
     if not re.fullmatch(r"[-a-z0-9]+", value):
@@ -163,7 +178,7 @@ def cidr(value: str) -> list[str]:
 def as_prefix(rule: NameRule) -> NameRule:
     """`rule` for a `generateName`: a dash at the end will be followed by more."""
 
-    def check(value: str) -> list[str]:
+    def check(value: str) -> Sequence[str]:
         masked = value[:-2] + "a" if len(value) > 1 and value.endswith("-") else value
         return rule(masked)
 

@@ -151,9 +151,11 @@ class Schemas:
         return self.definition(OBJECT_META)
 
 
-@cache
-def descriptions() -> Mapping[str, Mapping[str, Any]]:
-    """Upstream's full definitions with prose, from `kubernetes-validate` when that is installed, else nothing."""
+def read_descriptions() -> Mapping[str, Mapping[str, Any]]:
+    """Upstream's full definitions with prose, from `kubernetes-validate` when that is installed, else nothing.
+
+    Read anew each time, in a few milliseconds: they are large and wanted rarely.
+    """
     spec = util.find_spec("kubernetes_validate")
     if spec is None or not spec.origin:
         return _EMPTY

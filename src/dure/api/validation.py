@@ -12,7 +12,7 @@ from typing import Any
 
 from dure.api.kind import Kind
 from dure.api.quantities import canonical_quantity
-from dure.api.schemas import Schema, Schemas
+from dure.api.schemas import OBJECT_META, Schema, Schemas
 from dure.core.clock import parse_rfc3339, rfc3339, rfc3339_micro
 from dure.core.errors import BadRequest
 from dure.core.json import Obj
@@ -55,18 +55,20 @@ def strict_error(kind: Kind, problems: list[str]) -> BadRequest:
 
 def custom_schema(kind: Kind) -> Schema:
     """The structural schema of a custom kind, with the server's own object metadata in it."""
-    version = kind.custom or {}
-    raw = (version.get("schema") or {}).get("openAPIV3Schema") or {"x-kubernetes-preserve-unknown-fields": True}
+    raw = ((kind.custom or {}).get("schema") or {}).get("openAPIV3Schema") or _FREE
     key = id(raw)
     found = _custom_schemas.get(key)
-    if found is None or found.raw is not raw:
+    if found is None or found[0] is not raw:
         if len(_custom_schemas) > 1000:
             _custom_schemas.clear()
-        found = _custom_schemas[key] = Schema.from_openapi(raw, Schemas.load())
-    return found
+        header = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"$ref": OBJECT_META}}
+        whole = {"type": "object", **raw, "properties": {**(raw.get("properties") or {}), **header}}
+        found = _custom_schemas[key] = raw, Schema.from_openapi(whole, Schemas.load())
+    return found[1]
 
 
-_custom_schemas: dict[int, Schema] = {}
+_FREE: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+_custom_schemas: dict[int, tuple[Any, Schema]] = {}
 """By identity of the raw schema, which each entry keeps alive and compares."""
 
 
@@ -222,7 +224,10 @@ class _Cleaner:
     def _mismatch(self, schema: Schema, value: Any, field: str, struct: str) -> _TypeMismatch:
         target = _go_type(schema)
         where = f"Go struct field {struct}.{field}" if field else "Go value"
-        return _TypeMismatch(f"json: cannot unmarshal {_json_name(value)} into {where} of type {target}")
+        source = _json_name(value)
+        if source == "number" and schema.type == "integer":
+            source = f"number {value}"
+        return _TypeMismatch(f"json: cannot unmarshal {source} into {where} of type {target}")
 
 
 def _join(path: str, name: str) -> str:
@@ -230,8 +235,7 @@ def _join(path: str, name: str) -> str:
 
 
 def _json_name(value: Any) -> str:
-    name = _JSON_NAMES.get(type(value), "null")
-    return f"number {value}" if name == "number" else name
+    return _JSON_NAMES.get(type(value), "null")
 
 
 def _go_type(schema: Schema) -> str:

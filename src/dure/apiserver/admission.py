@@ -1,12 +1,13 @@
 """What is looked at between decoding and storing: plugins that change or refuse a write, in order.
 
-Plugins see the object after defaulting and before validation. A plugin raises an ApiError to refuse.
+Plugins see the object after defaulting and before the kind prepares and validates it. To refuse, they raise an
+ApiError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -38,10 +39,13 @@ class Plugin(Protocol):
 
 
 class Reserver(Protocol):
-    """Owns a scarce thing that some objects hold, such as cluster addresses."""
+    """Owns a scarce thing that objects of one resource hold, such as cluster addresses."""
 
-    def reserving(self, attributes: Attributes) -> Iterator[None]:
-        """A generator: reserve and write into the object, yield while it is stored; undo if that raises."""
+    @property
+    def resource(self) -> str: ...
+
+    def reserving(self, attributes: Attributes) -> AbstractContextManager[None]:
+        """Reserve and write into the object; undo if storing it, inside the block, fails."""
         ...
 
 
@@ -50,16 +54,16 @@ class Admission:
 
     def __init__(self, plugins: Sequence[Plugin] = (), reservers: Sequence[Reserver] = ()) -> None:
         self._plugins = tuple(plugins)
-        self._reservers = tuple(contextmanager(reserver.reserving) for reserver in reservers)
+        self._reservers = {reserver.resource: reserver for reserver in reservers}
 
     async def admit(self, attributes: Attributes) -> None:
         for plugin in self._plugins:
             await plugin.admit(attributes)
 
-    @contextmanager
-    def reserving(self, attributes: Attributes) -> Iterator[None]:
-        """Every reserver's hold on the object, kept if the block succeeds."""
-        with ExitStack() as stack:
-            for reserving in self._reservers:
-                stack.enter_context(reserving(attributes))
-            yield
+    def reserving(self, attributes: Attributes) -> AbstractContextManager[None]:
+        """The hold on what the object needs, kept if the block succeeds."""
+        reserver = self._reservers.get(attributes.kind.resource)
+        return _NOTHING if reserver is None else reserver.reserving(attributes)
+
+
+_NOTHING = nullcontext()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 from dure.api.fields import invalid, invalid_error
 from dure.api.kind import FieldError
@@ -41,6 +41,8 @@ def claims_of(spec: Obj) -> set[Claim]:
 class ServiceAllocators:
     """A `Reserver` for services."""
 
+    resource = "services"
+
     def __init__(self, store: Store, cidr: str) -> None:
         self._store = store
         self._network = ipaddress.ip_network(cidr)
@@ -55,8 +57,9 @@ class ServiceAllocators:
                 self._held[claim] = record.key
         yield
 
+    @contextmanager
     def reserving(self, attributes: Attributes) -> Iterator[None]:
-        if attributes.kind.resource != "services" or attributes.subresource:
+        if attributes.subresource:
             yield
             return
         key = attributes.kind.key(attributes.namespace, attributes.name)
@@ -170,10 +173,7 @@ class ServiceAllocators:
                 continue
             path = f"spec.ports[{index}].nodePort"
             if number not in _PORTS:
-                detail = (
-                    f"provided port is not in the valid range. The range of valid ports is {_PORTS[0]}-{_PORTS[-1]}"
-                )
-                errors.append(invalid(path, number, detail))
+                errors.append(invalid(path, number, _OUT_OF_RANGE))
             elif not self._take((port.get("protocol", "TCP"), number), key, taken):
                 errors.append(invalid(path, number, "provided port is already allocated"))
         return errors

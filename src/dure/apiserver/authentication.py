@@ -35,7 +35,7 @@ def user_of_certificate(der: bytes) -> VerifiedUser:
     if not names:
         raise Unauthorized("Unauthorized")
     organizations = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    return VerifiedUser(str(names[0].value), tuple(str(item.value) for item in organizations))
+    return _authenticated(VerifiedUser(str(names[0].value), tuple(str(item.value) for item in organizations)))
 
 
 def _authenticated(user: VerifiedUser) -> VerifiedUser:
@@ -54,7 +54,7 @@ class Authentication:
         if isinstance(request.user, VerifiedUser):
             return _authenticated(request.user)
         if request.peer_certificate is not None:
-            return _authenticated(user_of_certificate(request.peer_certificate))
+            return user_of_certificate(request.peer_certificate)
         token = _bearer(request)
         if not token:
             return ANONYMOUS

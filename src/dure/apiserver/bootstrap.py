@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from dure.api.kind import Kinds
 from dure.api.meta import gvk_of
 from dure.apiserver.bootstrap_policy import cluster_role_bindings, cluster_roles, namespaced_roles
+from dure.apiserver.plugins.priorities import SYSTEM_PRIORITIES
 from dure.apiserver.ports import MASTERS, VerifiedUser
 from dure.apiserver.rest.objects import Objects, Write
 from dure.apiserver.rest.options import WriteOptions
@@ -85,6 +86,17 @@ def _endpoints(addresses: Addresses) -> Iterator[Obj]:
     }
 
 
+def _priority_classes() -> Iterator[Obj]:
+    for name, value in SYSTEM_PRIORITIES.items():
+        yield {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": name},
+            "value": value,
+            "description": f"Used for system critical pods: {name.removeprefix('system-')}.",
+        }
+
+
 class Bootstrap:
     """Makes the first objects through the ordinary write path."""
 
@@ -99,8 +111,8 @@ class Bootstrap:
             await self._ensure_role(role)
         for obj in (*cluster_role_bindings(), *namespaced_roles()):
             await self._ensure(obj)
-        for service in _services(self._addresses):
-            await self._ensure(service)
+        for obj in (*_priority_classes(), *_services(self._addresses)):
+            await self._ensure(obj)
         for endpoints in _endpoints(self._addresses):
             await self._keep(endpoints)
 

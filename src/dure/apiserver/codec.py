@@ -11,19 +11,19 @@ from dure.core.json import Obj, dumps, loads
 from dure.store.model import Record
 
 _METADATA = b'"metadata":{'
+_FRAMES = 256
 
 
 class Memo:
     """The derived forms of one record, for one served version."""
 
-    __slots__ = ("api_version", "decoded", "frames", "rendered", "revision")
+    __slots__ = ("api_version", "decoded", "rendered", "revision")
 
     def __init__(self, api_version: str, revision: int) -> None:
         self.api_version = api_version
         self.revision = revision
         self.rendered: bytes | None = None
         self.decoded: Obj | None = None
-        self.frames: dict[str, bytes] = {}
 
 
 def encode(obj: Obj) -> bytes:
@@ -42,12 +42,14 @@ def splice_revision(value: bytes, revision: int) -> bytes:
 class Codec:
     """Renders and decodes records of one kind in its version; objects it hands out are frozen."""
 
-    __slots__ = ("_api_version", "_conversion", "_head")
+    __slots__ = ("_api_version", "_conversion", "_frames", "_head", "kind")
 
     def __init__(self, kind: Kind) -> None:
+        self.kind = kind
         self._api_version = kind.api_version
         self._head = b'{"apiVersion":"%b",' % kind.api_version.encode()
         self._conversion = kind.conversion
+        self._frames: dict[tuple[str, int], bytes] = {}
 
     def memo(self, record: Record) -> Memo:
         """The record's memo for this version; another version's or revision's is replaced."""
@@ -92,9 +94,11 @@ class Codec:
         return {**obj, "apiVersion": self._api_version}
 
     def frame(self, type_: str, record: Record) -> bytes:
-        """One watch event as a line of JSON."""
-        frames = self.memo(record).frames
-        made = frames.get(type_)
+        """One watch event as a line of JSON; the last few are kept for the next watcher."""
+        key = type_, record.revision
+        made = self._frames.get(key)
         if made is None:
-            made = frames[type_] = b'{"type":"%b","object":%b}\n' % (type_.encode(), self.render(record))
+            if len(self._frames) >= _FRAMES:
+                self._frames.clear()
+            made = self._frames[key] = b'{"type":"%b","object":%b}\n' % (type_.encode(), self.render(record))
         return made

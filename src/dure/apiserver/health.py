@@ -6,14 +6,14 @@ import platform
 from collections import Counter
 from collections.abc import Callable
 
-from dure import __version__
+from dure import KUBERNETES_VERSION, __version__
 from dure.apiserver.representation import json_response
 from dure.apiserver.requestinfo import RequestInfo
 from dure.store.model import Store
 from dure.wire.http import Request, Response
 
-MAJOR, MINOR, PATCH = "1", "34", "0"
-GIT_VERSION = f"v{MAJOR}.{MINOR}.{PATCH}-dure.{__version__}"
+MAJOR, MINOR = KUBERNETES_VERSION.removeprefix("v").split(".")[:2]
+GIT_VERSION = f"{KUBERNETES_VERSION}-dure.{__version__}"
 
 _TEXT = {
     "Content-Type": "text/plain; charset=utf-8",
@@ -59,7 +59,7 @@ class Health:
         first, _, rest = info.path.strip("/").partition("/")
         if first in _NAMES:
             return self._health(request, first, rest)
-        if info.path == "/version":
+        if info.path.rstrip("/") == "/version":
             return json_response(version_document())
         if info.path == "/metrics":
             headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-cache, private"}

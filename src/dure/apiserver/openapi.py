@@ -1,15 +1,25 @@
-"""OpenAPI v3: an index, and one document a group and version under a hash, so that clients keep it."""
+"""OpenAPI v3: an index, and one document a group and version under a hash, so that clients keep it.
+
+Version 2 is answered with a document that describes nothing: clients look there for what v3 does not list, and take
+an error for a fault of the server.
+"""
 
 from __future__ import annotations
 
 import hashlib
 
+from dure import KUBERNETES_VERSION
 from dure.api.kind import Kinds
+from dure.api.openapi import document
+from dure.api.protobuf_wire import bytes_field
+from dure.apiserver.representation import json_response
 from dure.apiserver.requestinfo import RequestInfo
 from dure.core.json import Obj, dumps
 from dure.wire.http import Request, Response
 
 _ROOT = "/openapi/v3"
+_OLD = "/openapi/v2"
+_OLD_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _FOREVER = "public, immutable"
 _EXPIRES = "Fri, 31 Dec 2100 23:59:59 GMT"
 
@@ -24,6 +34,8 @@ class OpenApi:
         self._hashes: dict[str, str] = {}
 
     def answer(self, request: Request, info: RequestInfo) -> Response | None:
+        if info.path == _OLD:
+            return _old_document(request)
         if info.path.rstrip("/") != _ROOT and not info.path.startswith(_ROOT + "/"):
             return None
         if self._generation != self._kinds.generation:
@@ -41,19 +53,13 @@ class OpenApi:
             custom = hashlib.sha256(dumps(kind.custom)).hexdigest() if kind.custom else ""
             subresources = ",".join(sorted(sub.name for sub in kind.subresources))
             groups.setdefault(root, []).append(f"{kind.kind} {kind.plural} {subresources} {custom}")
-        return {
-            root: hashlib.sha512("\n".join(sorted(lines)).encode()).hexdigest().upper()
-            for root, lines in groups.items()
-        }
+        return {root: _digest("\n".join(sorted(lines)).encode()) for root, lines in groups.items()}
 
     def _index(self, request: Request) -> Response:
-        paths: Obj = {
-            root: {"serverRelativeURL": f"{_ROOT}/{root}?hash={digest}"}
-            for root, digest in sorted(self._hashes.items())
-        }
-        value = {"paths": paths}
+        urls = {root: f"{_ROOT}/{root}?hash={digest}" for root, digest in sorted(self._hashes.items())}
+        value: Obj = {"paths": {root: {"serverRelativeURL": url} for root, url in urls.items()}}
         body = dumps(value)
-        tag = f'"{hashlib.sha512(body).hexdigest().upper()}"'
+        tag = f'"{_digest(body)}"'
         headers = {"Content-Type": "application/json", "ETag": tag, "Vary": "Accept"}
         if request.headers.get("if-none-match") == tag:
             return Response(304, headers)
@@ -74,13 +80,20 @@ class OpenApi:
             headers["Cache-Control"] = "no-cache, private"
         if request.headers.get("if-none-match") == tag:
             return Response(304, headers)
-        from dure.api.openapi import document
-
         made = self._documents.get(path)
         if made is None:
             group, version = _split(path)
             made = self._documents[path] = dumps(document(self._kinds, group, version)), digest
         return Response(200, headers, made[0])
+
+
+def _old_document(request: Request) -> Response:
+    title, version = "Kubernetes", KUBERNETES_VERSION
+    if "protobuf" in request.headers.get("accept", ""):
+        info = bytes_field(1, title.encode()) + bytes_field(2, version.encode())
+        body = bytes_field(1, b"2.0") + bytes_field(2, info) + bytes_field(8, b"")
+        return Response(200, {"Content-Type": _OLD_PROTOBUF}, body)
+    return json_response({"swagger": "2.0", "info": {"title": title, "version": version}, "paths": {}})
 
 
 def _digest(data: bytes) -> str:

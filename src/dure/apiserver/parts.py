@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from dure.api.kind import Kinds
 from dure.apiserver.access import Access
-from dure.apiserver.admission import Admission
+from dure.apiserver.admission import Admission, Plugin
 from dure.apiserver.allocators import ServiceAllocators
 from dure.apiserver.authentication import Authentication
 from dure.apiserver.bootstrap import Addresses, Bootstrap
+from dure.apiserver.custom_kinds import CustomKinds
 from dure.apiserver.discovery import Discovery
 from dure.apiserver.health import Health
 from dure.apiserver.openapi import OpenApi
+from dure.apiserver.plugins.escalation import Escalation
+from dure.apiserver.plugins.limit_ranges import LimitRanges
 from dure.apiserver.plugins.namespace_lifecycle import NamespaceLifecycle
+from dure.apiserver.plugins.priorities import Priorities
 from dure.apiserver.plugins.service_accounts import ServiceAccounts
 from dure.apiserver.ports import Dialer, NodeConnector, TokenIssuer
 from dure.apiserver.proxy import NodeTunnels
@@ -28,6 +32,7 @@ from dure.apiserver.rest.reading import Reading
 from dure.apiserver.rest.resources import Answer, Resources
 from dure.apiserver.reviews import Reviews
 from dure.apiserver.role_aggregation import RoleAggregation
+from dure.apiserver.service_proxy import AddressProxy
 from dure.apiserver.token_requests import TokenRequests
 from dure.apiserver.watch_hub import WatchHub
 from dure.core.clock import Clock, SystemClock
@@ -73,12 +78,14 @@ class Parts:
 
 
 def build_parts(store: Store, kinds: Kinds, setup: Setup) -> Parts:
+    _serve_old_reviews(kinds)
     access = Access(store)
     authentication = Authentication(store, setup.tokens)
     hub = WatchHub(store)
     health = Health(store)
     allocators = ServiceAllocators(store, setup.addresses.service_cidr)
-    admission = Admission([NamespaceLifecycle(store, kinds), ServiceAccounts(store)], [allocators])
+    plugins: list[Plugin] = [NamespaceLifecycle(store, kinds), Escalation(access, kinds), *pod_plugins(store)]
+    admission = Admission(plugins, [allocators])
     objects = Objects(store, kinds, setup.clock, admission)
     deleting = Deleting(objects, Reading(objects))
     special: dict[str, Answer] = {
@@ -86,16 +93,29 @@ def build_parts(store: Store, kinds: Kinds, setup: Setup) -> Parts:
         **PodSubresources(objects, deleting).answers(),
         **TokenRequests(objects, setup.tokens).answers(),
         **NodeTunnels(objects, setup.nodes).answers(),
+        **AddressProxy(objects, setup.dialer).answers(),
     }
     return Parts(
         authentication=authentication,
         access=access,
-        resources=Resources(objects, hub, special),
+        resources=Resources(objects, hub, access, special),
         objects=objects,
         hub=hub,
         health=health,
         plain=[Discovery(kinds, lambda: setup.public_address), OpenApi(kinds), health],
-        scopes=[access.following, hub.opened, allocators.restored],
+        scopes=[hub.opened, allocators.restored],
         bootstrap=Bootstrap(objects, kinds, setup.addresses).run,
-        services=[RoleAggregation(objects).following],
+        services=[RoleAggregation(objects).following, access.following, CustomKinds(objects, deleting).following],
     )
+
+
+def pod_plugins(store: Store) -> list[Plugin]:
+    """What is filled into pods, in upstream's order."""
+    return [LimitRanges(store), ServiceAccounts(store), Priorities(store)]
+
+
+def _serve_old_reviews(kinds: Kinds) -> None:
+    """`kubectl auth whoami` up to 1.27 knows only the beta version."""
+    current = kinds.at("authentication.k8s.io", "v1", "selfsubjectreviews")
+    if current is not None and kinds.at("authentication.k8s.io", "v1beta1", "selfsubjectreviews") is None:
+        kinds.add(replace(current, version="v1beta1"))

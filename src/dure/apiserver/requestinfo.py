@@ -6,6 +6,7 @@ Follows Kubernetes' `RequestInfo`: authorization and audit see these words.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from urllib.parse import unquote
 
 from dure.api.selectors import parse_field_selector
@@ -14,6 +15,7 @@ from dure.wire.http import Request
 
 _METHOD_VERB = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _OF_NAMESPACE = frozenset({"status", "finalize"})
+_COLLECTION_VERBS = frozenset({"list", "watch", "deletecollection"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,53 +52,52 @@ def is_watch(request: Request) -> bool:
 
 def read_request_info(request: Request) -> RequestInfo:
     """The request's RequestInfo; a path outside /api and /apis is never a resource."""
-    parts = _segments(request.path)
-    plain = RequestInfo(request.path, request.method.lower())
+    info = _read(request.method, request.path, is_watch(request))
+    if info.verb in _COLLECTION_VERBS and info.is_resource and not info.name and "fieldSelector" in request.query:
+        return replace(info, selected_name=_selected_name(request))
+    return info
+
+
+@lru_cache(maxsize=4096)
+def _read(method: str, path: str, watch: bool) -> RequestInfo:
+    """What method and path say; many requests are about the same few paths."""
+    parts = _segments(path)
     if len(parts) >= 3 and parts[0] == "api":
         group, version, rest = "", parts[1], parts[2:]
     elif len(parts) >= 4 and parts[0] == "apis":
         group, version, rest = parts[1], parts[2], parts[3:]
     else:
-        return plain
-    verb = _METHOD_VERB.get(request.method, request.method.lower())
+        return RequestInfo(path, method.lower())
+    verb = _METHOD_VERB.get(method, method.lower())
     if rest[0] == "watch" and len(rest) > 1 and verb == "get":
-        verb, rest = "watch", rest[1:]
-    return _with_verb(request, _resource(plain, group, version, rest), verb)
-
-
-def _resource(info: RequestInfo, group: str, version: str, rest: list[str]) -> RequestInfo:
-    namespace = ""
-    if rest[0] == "namespaces" and group == "":
-        if len(rest) >= 2:
-            namespace = rest[1]
-        if len(rest) >= 3 and rest[2] not in _OF_NAMESPACE:
-            rest = rest[2:]
-    elif rest[0] == "namespaces" and len(rest) >= 3:
-        namespace, rest = rest[1], rest[2:]
+        verb, rest, watch = "watch", rest[1:], True
+    namespace, rest = _without_namespace(group, rest)
     name = rest[1] if len(rest) > 1 else ""
-    subresource = rest[2] if len(rest) > 2 else ""
-    tail = "/" + "/".join(rest[3:]) if len(rest) > 3 else ""
-    return replace(
-        info,
+    if not name and verb == "delete":
+        verb = "deletecollection"
+    elif not name and verb in ("get", "watch"):
+        verb = "watch" if watch else "list"
+    return RequestInfo(
+        path,
+        verb,
         is_resource=True,
         group=group,
         version=version,
         resource=rest[0],
+        subresource=rest[2] if len(rest) > 2 else "",
         namespace=namespace,
         name=name,
-        subresource=subresource,
-        rest=tail,
+        rest="/" + "/".join(rest[3:]) if len(rest) > 3 else "",
     )
 
 
-def _with_verb(request: Request, info: RequestInfo, verb: str) -> RequestInfo:
-    if not info.name and verb == "delete":
-        verb = "deletecollection"
-    elif not info.name and verb == "get":
-        verb = "watch" if is_watch(request) else "list"
-    if verb in ("list", "watch", "deletecollection") and not info.name:
-        return replace(info, verb=verb, selected_name=_selected_name(request))
-    return replace(info, verb=verb)
+def _without_namespace(group: str, rest: list[str]) -> tuple[str, list[str]]:
+    """The namespace of a path and what follows it; a namespace is also an object with subresources of its own."""
+    if rest[0] != "namespaces" or len(rest) < 2:
+        return "", rest
+    if len(rest) >= 3 and not (group == "" and rest[2] in _OF_NAMESPACE):
+        return rest[1], rest[2:]
+    return (rest[1] if group == "" else ""), rest
 
 
 def _selected_name(request: Request) -> str:

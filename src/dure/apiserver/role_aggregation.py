@@ -37,15 +37,15 @@ class RoleAggregation:
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        async with running(self._follow()):
+        revision = self._objects.store.revision
+        await self.settle()
+        async with running(self._follow(revision)):
             yield
 
-    async def _follow(self) -> None:
+    async def _follow(self, revision: int) -> None:
         kind = self._objects.kinds.resource("clusterroles.rbac.authorization.k8s.io")
         store = self._objects.store
         while True:
-            revision = store.revision
-            await self.settle()
             try:
                 async with store.watch(kind.prefix(), since=revision) as events:
                     while True:
@@ -53,6 +53,8 @@ class RoleAggregation:
                         await self.settle()
             except Compacted:
                 log.warning("role aggregation fell behind and starts anew")
+                revision = store.revision
+                await self.settle()
 
     async def settle(self) -> None:
         """Bring every aggregated role to what its selectors say, also through roles that are aggregated themselves."""

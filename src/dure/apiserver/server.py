@@ -19,9 +19,9 @@ from dure.apiserver.parts import Parts, Setup, build_parts
 from dure.apiserver.ports import VerifiedUser
 from dure.apiserver.representation import json_response, protobuf_response
 from dure.apiserver.requestinfo import RequestInfo, read_request_info
-from dure.core.errors import ApiError, InternalError
+from dure.core.errors import ApiError, InternalError, Unavailable
 from dure.core.ids import new_uid
-from dure.store.model import Store
+from dure.store.model import Store, StoreFull
 from dure.wire.http import Request, Response
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class ApiServer:
             response = await self._answer(request, info, warnings)
         except ApiError as error:
             response = _refusal(request, error)
+        except StoreFull as error:
+            response = _refusal(request, Unavailable(f"the disk refused the write, nothing was stored: {error}"))
         except Exception:
             log.exception("request failed", extra={"method": request.method, "path": request.path})
             response = _refusal(request, InternalError("Internal error occurred: the server has logged the cause"))

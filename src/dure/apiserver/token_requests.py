@@ -46,7 +46,7 @@ class TokenRequests:
         meta = {
             "name": call.name,
             "namespace": call.namespace,
-            "creationTimestamp": rfc3339(self._objects.clock.time()),
+            "creationTimestamp": self._objects.now(),
         }
         made: Obj = {
             "kind": "TokenRequest",

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 from dure.core.errors import Expired
 from dure.store.model import Compacted, Event, FutureRevision, Store, Watch
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _RING = 4096
 _TICK_SECONDS = 0.015
-_CALM_DELIVERIES = 30_000
+_CALM_DELIVERIES = 10_000
 """Deliveries a second up to which every event is handed over at once."""
 
 _QUIET_SECONDS = 50.0
@@ -38,13 +38,14 @@ def too_old() -> Expired:
 class Feed:
     """A ring of events with the watchers that wait at its end. `base` is the index of its first event."""
 
-    __slots__ = ("base", "events", "readers", "shared", "waiters")
+    __slots__ = ("base", "events", "listeners", "readers", "shared", "waiters")
 
     def __init__(self) -> None:
         self.base = 0
         self.readers = 0
         self.events: deque[Event] = deque(maxlen=_RING)
         self.waiters: set[asyncio.Future[None]] = set()
+        self.listeners: set[Callable[[], None]] = set()
         self.shared: dict[tuple[object, int, int], bytes] = {}
         """Joined frames of unfiltered watchers, by form and range; emptied at each event."""
 
@@ -70,7 +71,13 @@ class Feed:
             return []
         return [self.events[position] for position in range(-fresh, 0)]
 
+    @property
+    def waiting(self) -> int:
+        return len(self.waiters) + len(self.listeners)
+
     def wake(self) -> None:
+        for listener in tuple(self.listeners):
+            listener()
         waiters, self.waiters = self.waiters, set()
         for waiter in waiters:
             if not waiter.done():
@@ -105,6 +112,17 @@ class Subscription:
         if events and events[0].record.revision <= self._after:
             return [event for event in events if event.record.revision > self._after]
         return events
+
+    @contextmanager
+    def listening(self, listener: Callable[[], None]) -> Iterator[None]:
+        """`listener` is called, and must not raise, when there is something to take, for as long as the block lasts."""
+        self._feed.listeners.add(listener)
+        try:
+            if self.index < self._feed.end or self._channel.failure is not None:
+                listener()
+            yield
+        finally:
+            self._feed.listeners.discard(listener)
 
     async def wait_events(self, within: float) -> bool:
         """Until there is something to take; False when the time is over."""
@@ -205,7 +223,7 @@ class Channel:
         if self._tick is not None:
             return
         loop = asyncio.get_running_loop()
-        waiting = sum(len(feed.waiters) for feed in self._dirty)
+        waiting = sum(feed.waiting for feed in self._dirty)
         if self._measure(loop.time()) * waiting < _CALM_DELIVERIES:
             self._flush()
         else:

@@ -9,37 +9,33 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from dure.api.kind import Kinds
 from dure.api.kinds import builtin_kinds
+from dure.apps.local_nodes import LocalNodes
 from dure.apps.machine import machine_of
-from dure.apps.node_images import NodeImages
 from dure.apps.notify import notify
+from dure.apps.simulated_nodes import add_simulated_nodes
 from dure.client.client import Client
-from dure.client.events import EventRecorder
 from dure.client.credentials import tls_files
+from dure.client.events import EventRecorder
 from dure.client.http import HttpTransport
+from dure.client.retry import RetryingTransport
 from dure.control.informer import Informer
 from dure.core.aio import running
 from dure.core.errors import ApiError, ConfigError, TransportError
 from dure.core.log import set_up_logging
 from dure.core.process import die_with_parent, set_process_name
 from dure.core.settings import Settings
-from dure.images.service import ImageStore, open_store
 from dure.node.access.server import AccessServer
-from dure.node.agent import NodeAgent
-from dure.node.model import NodeConfig
-from dure.node.network.dns.server import DnsServer
 from dure.node.network.links import Machine
-from dure.node.network.pods import NodeNetwork
-from dure.node.network.ports import BY_SERVICE, service_of_slice
-from dure.node.network.services.proxy import LoadBalancerPublisher, ServiceProxy
-from dure.node.runtimes.oci.runtime import OciRuntime
+from dure.node.network.services.publisher import LoadBalancerPublisher
 from dure.wire.server import HttpServer, Listen
 
 log = logging.getLogger("dure.apps")
@@ -61,7 +57,7 @@ class Agent:
         await _wait_for_file(pki / f"{name}.crt")
         tls = tls_files(pki / "ca.crt", pki / f"{name}.crt", pki / f"{name}.key")
         async with HttpTransport(self._settings.api_url, tls=tls) as transport:
-            yield Client(transport, self._kinds)
+            yield Client(RetryingTransport(transport), self._kinds)
 
     async def run(self) -> None:
         """Until SIGTERM."""
@@ -69,56 +65,36 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with AsyncExitStack() as stack:
-            machine = machine_of(self._settings)
-            await machine.setup()
-            stack.callback(machine.close)
-            notify(f"network of {len(machine.nodes)} nodes")
+            machine = await self._machine(stack)
             client = await stack.enter_async_context(self._client("agent"))
             await _wait_for_server(client)
             services = Informer(client, "services")
-            slices = Informer(client, "endpointslices.discovery.k8s.io", indexes={BY_SERVICE: service_of_slice})
-            store = open_store(self._settings.path, stand_ins=self._settings.stand_ins)
-            agents = {name: await self._node(stack, machine, name, services, slices, store) for name in machine.nodes}
-            access = AccessServer({name: agent.lookup for name, agent in agents.items()})
+            nodes = await add_simulated_nodes(stack, self._settings, self._client, services)
+            loops: list[Coroutine[Any, Any, None]] = [services.run()]
+            if machine is not None:
+                local = LocalNodes(stack, self._settings, machine, client, services)
+                nodes.update(await local.add(self._client))
+                publisher = LoadBalancerPublisher(machine, client, services, EventRecorder(client, "load-balancer"))
+                loops += [local.slices.run(), publisher.run()]
+            access = AccessServer({name: rooms for name, (_, rooms) in nodes.items()})
             socket = Listen(path=str(self._settings.agent_socket))
             await stack.enter_async_context(HttpServer(access.handle, [socket]).serving())
-            publisher = LoadBalancerPublisher(machine, client, services, EventRecorder(client, "load-balancer"))
-            loops = [agent.run() for agent in agents.values()]
-            async with running(services.run(), slices.run(), publisher.run(), *loops):
-                for agent in agents.values():
+            async with running(*loops, *(agent.run() for agent, _ in nodes.values())):
+                for agent, _ in nodes.values():
                     await agent.wait_registered()
-                notify(f"nodes {', '.join(agents)} ready", ready=True)
+                shown = ", ".join(nodes) if len(nodes) < 6 else f"{len(nodes)} nodes"
+                notify(f"{shown} ready", ready=True)
                 await stop.wait()
 
-    async def _node(
-        self,
-        stack: AsyncExitStack,
-        machine: Machine,
-        name: str,
-        services: Informer,
-        slices: Informer,
-        store: ImageStore,
-    ) -> NodeAgent:
-        settings = self._settings
-        place = machine.nodes[name]
-        network = NodeNetwork(machine, name, settings.path / "nodes" / name)
-        await network.start()
-        stack.callback(network.close)
-        runtime = await stack.enter_async_context(OciRuntime(settings.run_dir / name, settings.instance))
-        proxy = ServiceProxy(network, services, slices)
-        dns = DnsServer(network, services, slices)
-        await stack.enter_async_context(running(proxy.run(), dns.run()))
-        client = await stack.enter_async_context(self._client(f"node-{name}"))
-        config = NodeConfig(
-            name=name,
-            home=settings.path,
-            ip=place.address,
-            instance=settings.instance,
-            pod_cidr=str(place.pods),
-            dns_ip=settings.dns_ip,
-            cluster_domain=settings.cluster_domain,
-        )
-        return NodeAgent(client, config, runtime, network, NodeImages(store), services=services)
+    async def _machine(self, stack: AsyncExitStack) -> Machine | None:
+        """The network of the local nodes, None when there are none."""
+        machine = machine_of(self._settings)
+        if not machine.nodes:
+            return None
+        await machine.setup()
+        stack.callback(machine.close)
+        notify(f"network of {len(machine.nodes)} nodes")
+        return machine
 
 
 async def _wait_for_file(path: Path) -> None:

@@ -163,6 +163,14 @@ def _read_manifest(path: Path) -> Iterator[Obj]:
         yield document
 
 
+def images_in(value: Any) -> set[str]:
+    """Every image that an object names."""
+    if isinstance(value, dict):
+        here = {value["image"]} if isinstance(value.get("image"), str) else set()
+        return here.union(*(images_in(item) for item in value.values()))
+    return set().union(*(images_in(item) for item in value)) if isinstance(value, list) else set()
+
+
 def with_images(obj: Obj, built: Mapping[str, str]) -> Obj:
     """The object with the names of built images replaced by exactly what was built."""
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 from dure.api.kind import Kind, Kinds
 from dure.api.meta import ObjectKey, gvk_of, key_of, name_of
-from dure.apps.application import Application, ImageSource, with_images
+from dure.apps.application import Application, ImageSource, images_in, with_images
 from dure.apps.rollout_watch import WORKLOADS, addresses, failure_of, pods_of, trouble_of, waiting_for
 from dure.client.client import Client
 from dure.core.aio import running
 from dure.core.errors import ConfigError, DureError, NotFound
 from dure.core.json import Obj, thaw
 from dure.images.builder import build
+from dure.images.builder.parser import parse_dockerfile
+from dure.images.errors import DockerfileError
 from dure.images.service import ImageStore
 
 MANAGER = "dure-deploy"
@@ -40,10 +42,31 @@ class Outcome:
 async def build_images(app: Application, store: ImageStore, progress: Say, done: Say) -> dict[str, str]:
     """Name in the manifests → reference of exactly what was built. One after the other: they share the machine."""
     built: dict[str, str] = {}
+    await store.make_stand_ins(wanted_images(app), progress)
     for source in app.images:
         built[source.name] = await build_one(source, store, progress)
         done(f"image {source.name}")
+    await store.settle()
     return built
+
+
+def wanted_images(app: Application) -> set[str]:
+    """Names of images that are not built here: those the Dockerfiles start from and those the manifests use."""
+    own = {source.name for source in app.images}
+    found = {name for source in app.images for name in _bases(source)}
+    for obj in app.objects:
+        found |= {name for name in images_in(obj) if name.split("@")[0].split(":")[0] not in own}
+    return found
+
+
+def _bases(source: ImageSource) -> set[str]:
+    """What the stages of a Dockerfile start from, as far as it can be told without building."""
+    try:
+        parsed = parse_dockerfile((source.context / source.dockerfile).read_text())
+    except (DockerfileError, UnicodeDecodeError):
+        return set()  # the build itself will say what is wrong
+    stages = {stage.name for stage in parsed.stages}
+    return {stage.base for stage in parsed.stages if "$" not in stage.base} - stages - {"scratch"}
 
 
 async def build_one(source: ImageSource, store: ImageStore, progress: Say) -> str:

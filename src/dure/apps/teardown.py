@@ -22,13 +22,16 @@ from dure.node.runtimes.oci.runtime import OciRuntime, destroy_all
 from dure.node.volumes.kernel import KernelMounter
 
 _GRACE_SECONDS = 5.0
+_LAST_MOMENTS_SECONDS = 1.0
+"""A supervisor that gave up its lock may still be on its way out."""
 _DAEMONS = ("dure.apps.server", "dure.apps.agent", "dure.apps.supervisor")
 
 
 def tear_down(settings: Settings, *, report: Callable[[str], None]) -> None:
     """After the supervisor has ended. Objects, volumes and images on disk stay."""
-    if _end_leftovers(settings):
-        report("leftover daemons ended")
+    ended = _end_leftovers(settings)
+    if ended:
+        report(f"{ended} leftover daemons ended")
     if settings.containers and os.geteuid() == 0:
         asyncio.run(_tear_down(settings, report))
     if settings.run_dir.exists():
@@ -81,7 +84,9 @@ async def _remove_network(machine: Machine) -> None:
 
 def _end_leftovers(settings: Settings) -> int:
     """Daemons of this data folder whose supervisor was killed."""
-    pids = list(_leftovers(settings))
+    deadline = time.monotonic() + _LAST_MOMENTS_SECONDS
+    while (pids := list(_leftovers(settings))) and time.monotonic() < deadline:
+        time.sleep(0.02)
     for pid in pids:
         _signal(pid, signal.SIGTERM)
     deadline = time.monotonic() + 10

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import dure
 
-_COMMANDS: dict[str, str] = {
+COMMANDS: dict[str, str] = {
     "up": "start the platform and keep it running",
     "down": "stop the platform and leave nothing behind",
     "status": "show what runs",
@@ -36,8 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--home", help="data folder (default: $DURE_HOME, /var/lib/dure for root)")
     parser.add_argument("--version", action="version", version=f"dure {dure.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = next((word for word in sys.argv[1:] if word in _COMMANDS), None)
-    for name, text in _COMMANDS.items():
+    chosen = next((word for word in sys.argv[1:] if word in COMMANDS), None)
+    for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == chosen:
             importlib.import_module(f"dure.cli.{name}").add_arguments(sub)

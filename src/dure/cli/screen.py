@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+_QUIET_SECONDS = 2.0
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -55,13 +56,16 @@ class Live:
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._shown = ""
+        self._printed = 0.0
         self._frame = 0
 
     def show(self, text: str) -> None:
-        """Replace the line. Elsewhere than on a terminal a new text is printed once."""
+        """Replace the line. Elsewhere than on a terminal a new text is printed, but not more often than every 2 s."""
         if not is_terminal():
-            if text != self._shown:
+            now = time.monotonic()
+            if text != self._shown and now - self._printed >= _QUIET_SECONDS:
                 say(f"  {text}")
+                self._printed = now
             self._shown = text
             return
         self._shown = text

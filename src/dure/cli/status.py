@@ -60,9 +60,9 @@ def _processes(settings: Settings, state: dict[str, Any]) -> list[dict[str, Any]
         found.append(_process(entry["name"], entry["pid"], entry["started"], entry["restarts"]))
         for child in children_of(entry["pid"]):
             found.append(_process(_name_of(child), child, entry["started"], 0))
-    pid_file = settings.run_dir / "shim.pid"
-    if pid_file.exists() and (text := pid_file.read_text().strip()).isdigit():
-        found.append(_process("shim", int(text), pid_file.stat().st_mtime, 0))
+    for lock in sorted(settings.run_dir.glob("*/lock")):  # each node's monitor writes its pid there
+        if (text := lock.read_text().strip()).isdigit():
+            found.append(_process(f"shim {lock.parent.name}", int(text), lock.stat().st_mtime, 0))
     return [entry for entry in found if entry["pid"]]
 
 

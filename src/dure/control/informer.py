@@ -24,7 +24,10 @@ Listener = Callable[[Obj | None, Obj | None], object]
 Objects = list[Obj]
 
 _FIRST_SECONDS = 0.2
-_MOST_SECONDS = 30.0
+_LOST_SECONDS = 5.0
+"""The longest wait for a server that does not answer; it is usually just being restarted."""
+_REFUSED_SECONDS = 30.0
+"""The longest wait after a server has said no."""
 _SHORT_WATCH_SECONDS = 1.0
 
 
@@ -118,7 +121,7 @@ class Informer:
                 async for event in events:
                     self._take(event)
         finally:
-            if seen != self._revision or loop.time() - began > _MOST_SECONDS:
+            if seen != self._revision or loop.time() - began > _REFUSED_SECONDS:
                 self._failures = 0
         if seen == self._revision and loop.time() - began < _SHORT_WATCH_SECONDS:
             raise TransportError("the watch ended at once without an event")
@@ -138,7 +141,7 @@ class Informer:
         """The first retry comes soon; many informers that failed together do not come back together."""
         if relist:
             self._revision = ""
-        longest = min(_MOST_SECONDS, _FIRST_SECONDS * 2**self._failures)
+        longest = min(_REFUSED_SECONDS if relist else _LOST_SECONDS, _FIRST_SECONDS * 2**self._failures)
         self._failures = min(self._failures + 1, 20)
         await asyncio.sleep(longest * random.uniform(0.5, 1))
 

@@ -166,5 +166,6 @@ class LeaderElector:
             return
         now = rfc3339_micro(self._clock.time())
         released: Obj = thaw(lease)
-        released["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now}
+        del released["spec"]["holderIdentity"]  # an empty one is refused by newer servers
+        released["spec"] |= {"leaseDurationSeconds": 1, "renewTime": now}
         await self._client.update(released)

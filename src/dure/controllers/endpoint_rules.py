@@ -6,7 +6,7 @@ Follows Kubernetes' EndpointSlice controller: ready means ready and not ending, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dure.api.meta import is_deleting, labels_of, name_of, namespace_of, owner_reference, uid_of
@@ -60,7 +60,7 @@ def endpoint_of(service: Obj, pod: Obj) -> dict[str, Any]:
     endpoint: dict[str, Any] = {
         "addresses": [pod["status"]["podIP"]],
         "conditions": {"ready": anyway or (serving and not ending), "serving": serving, "terminating": ending},
-        "nodeName": pod["spec"].get("nodeName", ""),
+        **({"nodeName": pod["spec"]["nodeName"]} if pod["spec"].get("nodeName") else {}),
         "targetRef": {"kind": "Pod", "namespace": namespace_of(pod), "name": name_of(pod), "uid": uid_of(pod)},
     }
     hostname = pod["spec"].get("hostname")
@@ -80,18 +80,44 @@ def group(service: Obj, pods: Iterable[Obj]) -> dict[Ports, list[dict[str, Any]]
     return groups or {(): []}
 
 
-def desired_slices(service: Obj, pods: Iterable[Obj]) -> list[Obj]:
-    """Slices under names that depend only on the ports and the part, so that a change touches few of them."""
+def desired_slices(service: Obj, pods: Iterable[Obj], present: Iterable[Obj] = ()) -> list[Obj]:
+    """As few slices as need be; an endpoint stays in the slice it is in, so that a change touches one of them."""
+    there = {name_of(item): item for item in present}
     slices = []
     for ports, endpoints in group(service, pods).items():
-        parts = range(0, max(1, len(endpoints)), _PER_SLICE)
-        for number, start in enumerate(parts):
-            slices.append(_slice(service, ports, endpoints[start : start + _PER_SLICE], number))
+        for part, entries in _parted(service, ports, endpoints, there).items():
+            slices.append(_slice(service, ports, entries, part))
     return slices
 
 
-def _slice(service: Obj, ports: Ports, endpoints: list[dict[str, Any]], part: int) -> Obj:
+def _parted(
+    service: Obj, ports: Ports, endpoints: list[dict[str, Any]], present: Mapping[str, Obj]
+) -> dict[int, list[dict[str, Any]]]:
+    """Endpoints by the number of their slice; slices that would be empty are left out, but for one."""
+    fresh = {_identity(endpoint): endpoint for endpoint in endpoints}
+    parts: dict[int, list[dict[str, Any]]] = {}
+    for part in range(-(-len(endpoints) // _PER_SLICE) + len(present)):
+        item = present.get(_slice_name(service, ports, part))
+        kept = [_identity(entry) for entry in item.get("endpoints") or []] if item else []
+        parts[part] = [fresh.pop(key) for key in kept if key in fresh]
+    for endpoint in fresh.values():
+        roomy = [part for part, entries in parts.items() if len(entries) < _PER_SLICE]
+        fullest = max(roomy, key=lambda part: (len(parts[part]), -part))
+        parts[fullest].append(endpoint)
+    filled = {part: entries for part, entries in parts.items() if entries}
+    return filled or {0: []}
+
+
+def _identity(endpoint: Mapping[str, Any]) -> tuple[str, str]:
+    return (endpoint.get("targetRef") or {}).get("uid") or "", endpoint["addresses"][0]
+
+
+def _slice_name(service: Obj, ports: Ports, part: int) -> str:
     short = hashlib.sha256(dumps_sorted([uid_of(service), [list(port) for port in ports], part])).hexdigest()[:5]
+    return f"{name_of(service)[:57]}-{short}"
+
+
+def _slice(service: Obj, ports: Ports, endpoints: list[dict[str, Any]], part: int) -> Obj:
     labels = {**labels_of(service), SERVICE_NAME: name_of(service), MANAGED_BY: MANAGER}
     if service["spec"].get("clusterIP") == "None":
         labels[_HEADLESS] = ""
@@ -99,7 +125,7 @@ def _slice(service: Obj, ports: Ports, endpoints: list[dict[str, Any]], part: in
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": f"{name_of(service)[:57]}-{short}",
+            "name": _slice_name(service, ports, part),
             "namespace": namespace_of(service),
             "labels": labels,
             "ownerReferences": [owner_reference(service)],
@@ -118,20 +144,19 @@ def _port(port: tuple[str, str, int, str]) -> dict[str, Any]:
 
 def same_slice(left: Obj, right: Obj) -> bool:
     """Whether two slices say the same about endpoints, ports and labels."""
-    return (
-        left.get("endpoints") == right.get("endpoints")
-        and left.get("ports") == right.get("ports")
-        and labels_of(left) == labels_of(right)
+    return labels_of(left) == labels_of(right) and all(
+        (left.get(field) or []) == (right.get(field) or []) for field in ("endpoints", "ports")
     )
 
 
 def desired_endpoints(service: Obj, pods: Iterable[Obj]) -> Obj:
-    """The older Endpoints object: one subset for each set of ports."""
+    """The older Endpoints object: one subset for each set of ports; what is ending is not in it."""
+    anyway = bool(service["spec"].get("publishNotReadyAddresses"))
     subsets = []
     for ports, endpoints in sorted(group(service, pods).items()):
-        subset = _subset(ports, [endpoint for endpoint in endpoints if not endpoint["conditions"]["terminating"]])
-        if subset:
-            subsets.append(subset)
+        shown = [endpoint for endpoint in endpoints if anyway or not endpoint["conditions"]["terminating"]]
+        if shown:
+            subsets.append(_subset(ports, shown))
     result: Obj = {
         "apiVersion": "v1",
         "kind": "Endpoints",
@@ -151,20 +176,11 @@ def desired_endpoints(service: Obj, pods: Iterable[Obj]) -> Obj:
 def _subset(ports: Ports, endpoints: Sequence[dict[str, Any]]) -> dict[str, Any]:
     sides: dict[str, list[dict[str, Any]]] = {"addresses": [], "notReadyAddresses": []}
     for endpoint in endpoints:
-        address: dict[str, Any] = {
-            "ip": endpoint["addresses"][0],
-            "nodeName": endpoint["nodeName"],
-            "targetRef": endpoint["targetRef"],
-        }
-        if "hostname" in endpoint:
-            address["hostname"] = endpoint["hostname"]
+        address: dict[str, Any] = {"ip": endpoint["addresses"][0]}
+        address |= {field: endpoint[field] for field in ("hostname", "nodeName", "targetRef") if field in endpoint}
         sides["addresses" if endpoint["conditions"]["ready"] else "notReadyAddresses"].append(address)
-    if not endpoints:
-        return {}
-    return {
-        **{side: entries for side, entries in sides.items() if entries},
-        "ports": [_port(port) for port in ports],
-    }
+    found: dict[str, Any] = {side: entries for side, entries in sides.items() if entries}
+    return found | ({"ports": [_port(port) for port in ports]} if ports else {})
 
 
 def is_managed(service: Obj) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dure.api.meta import ObjectKey, key_of, labels_of, name_of, namespace_of, owner_reference
+from dure.api.meta import ObjectKey, annotations_of, key_of, labels_of, name_of, namespace_of, owner_reference
 from dure.api.selectors import from_map
 from dure.control.controller import Controller, Result
 from dure.controllers.endpoint_rules import (
@@ -20,6 +20,10 @@ from dure.core.json import Obj, thaw
 
 _MIRROR = "endpointslicemirroring-controller.k8s.io"
 _SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
+_NOT_MIRRORED = {
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "endpoints.kubernetes.io/last-change-trigger-time",
+}
 
 
 class EndpointsReconciler:
@@ -38,7 +42,6 @@ class EndpointsReconciler:
         controller.watches(self._pods, self._services_of)
         controller.watches(self._slices, self._service_of_slice)
         controller.watches(self._endpoints, itself)
-        self._pods.on_change(lambda old, new: self._labels_moved(controller, old, new))
         return controller
 
     def _services_of(self, pod: Obj) -> list[ObjectKey]:
@@ -48,12 +51,6 @@ class EndpointsReconciler:
             if selector and selector.matches(labels_of(pod)):
                 found.append(key_of(service))
         return found
-
-    def _labels_moved(self, controller: Controller, old: Obj | None, new: Obj | None) -> None:
-        """A pod that leaves a selector leaves its service."""
-        if old is not None and new is not None and labels_of(old) != labels_of(new):
-            for key in self._services_of(old):
-                controller.queue.add(key)
 
     @staticmethod
     def _service_of_slice(obj: Obj) -> list[ObjectKey]:
@@ -68,7 +65,8 @@ class EndpointsReconciler:
         if is_managed(service):
             selector = from_map(service["spec"]["selector"])
             pods = [pod for pod in self._pods.list(key.namespace) if selector and selector.matches(labels_of(pod))]
-            await self._sync_slices(key, desired_slices(service, pods), MANAGER)
+            present = self._mine(key, MANAGER)
+            await self._sync_slices(present, desired_slices(service, pods, present.values()))
             await self._sync_endpoints(desired_endpoints(service, pods))
         else:
             await self._mirror(service)
@@ -81,8 +79,7 @@ class EndpointsReconciler:
             if labels_of(item).get(SERVICE_NAME) == key.name and labels_of(item).get(MANAGED_BY) == manager
         }
 
-    async def _sync_slices(self, key: ObjectKey, wanted: list[Obj], manager: str) -> None:
-        present = self._mine(key, manager)
+    async def _sync_slices(self, present: dict[str, Obj], wanted: list[Obj]) -> None:
         for item in wanted:
             there = present.pop(name_of(item), None)
             if there is None:
@@ -107,9 +104,10 @@ class EndpointsReconciler:
         there = self._endpoints.get(key_of(wanted))
         if there is None:
             await self._create(wanted)
-        elif there.get("subsets") != wanted.get("subsets") or labels_of(there) != labels_of(wanted):
+        elif (there.get("subsets") or []) != (wanted.get("subsets") or []) or labels_of(there) != labels_of(wanted):
             changed = thaw(there)
-            changed["subsets"] = wanted.get("subsets") or []
+            changed.pop("subsets", None)
+            changed |= {"subsets": wanted["subsets"]} if "subsets" in wanted else {}
             changed["metadata"]["labels"] = wanted["metadata"]["labels"]
             await self._client.update(changed)
 
@@ -120,7 +118,7 @@ class EndpointsReconciler:
         wanted: list[Obj] = []
         if endpoints is not None and labels_of(endpoints).get(_SKIP_MIRROR) != "true":
             wanted = [_mirrored(endpoints, number) for number in range(len(endpoints.get("subsets") or []))]
-        await self._sync_slices(key, wanted, _MIRROR)
+        await self._sync_slices(self._mine(key, _MIRROR), wanted)
 
     async def _remove(self, key: ObjectKey) -> None:
         for manager in (MANAGER, _MIRROR):
@@ -138,6 +136,7 @@ class EndpointsReconciler:
 
 
 def _mirrored(endpoints: Obj, number: int) -> Obj:
+    """One slice for each subset, with the labels and annotations of the original."""
     subset = endpoints["subsets"][number]
     entries = []
     for side, ready in (("addresses", True), ("notReadyAddresses", False)):
@@ -158,6 +157,7 @@ def _mirrored(endpoints: Obj, number: int) -> Obj:
             "name": f"{name_of(endpoints)[:57]}-m{number}",
             "namespace": namespace_of(endpoints),
             "labels": {**labels_of(endpoints), SERVICE_NAME: name_of(endpoints), MANAGED_BY: _MIRROR},
+            "annotations": {key: value for key, value in annotations_of(endpoints).items() if key not in _NOT_MIRRORED},
             "ownerReferences": [owner_reference(endpoints)],
         },
         "addressType": "IPv4",

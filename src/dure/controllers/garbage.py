@@ -7,6 +7,7 @@ graph does not show is asked for at the API before anything is deleted on its ac
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from dure.api.kind import Kind, Kinds
@@ -18,8 +19,10 @@ from dure.controllers.ownership import FOREGROUND, ORPHAN, Graph, Member, Owner,
 from dure.core.errors import Conflict, NotFound
 from dure.core.json import Obj, thaw
 
-_SKIPPED = {"events", "events.events.k8s.io", "leases.coordination.k8s.io", "componentstatuses"}
+_SKIPPED = {"events", "events.events.k8s.io", "componentstatuses"}
 """They own nothing, belong to nobody that matters, and change all the time."""
+_GONE_REMEMBERED = 5000
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 class GarbageCollector:
@@ -31,6 +34,9 @@ class GarbageCollector:
         self._graph = Graph()
         self._controller = Controller("garbage", self, workers=8)
         self._changed = asyncio.Event()
+        self._informers: dict[str, Informer] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        """Uids seen to go, which never come back: nobody needs to ask the API for them."""
 
     def build(self) -> Controller:
         return self._controller
@@ -41,16 +47,20 @@ class GarbageCollector:
 
     async def watch_everything(self) -> None:
         """One informer for each resource that can be deleted, following custom kinds as they come and go."""
-        watched: dict[str, asyncio.Task[None]] = {}
+        tasks: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
                 wanted = {kind.resource for kind in self._kinds if {"list", "watch", "delete"} <= kind.verbs}
                 wanted -= _SKIPPED
-                for resource in wanted - watched.keys():
-                    watched[resource] = group.create_task(self._informer(resource).run())
-                for resource in watched.keys() - wanted:
-                    watched.pop(resource).cancel()
+                for resource in wanted - tasks.keys():
+                    informer = self._informers[resource] = self._informer(resource)
+                    tasks[resource] = group.create_task(informer.run())
+                for resource in tasks.keys() - wanted:
+                    tasks.pop(resource).cancel()
+                    del self._informers[resource]
+                    for member in self._graph.of_resource(resource):  # its kind is served no more
+                        self._has_gone(member.uid)
                 await self._changed.wait()
 
     def _informer(self, resource: str) -> Informer:
@@ -58,21 +68,32 @@ class GarbageCollector:
         informer.on_change(lambda old, new: self._seen(resource, old, new))
         return informer
 
+    @property
+    def _sees_everything(self) -> bool:
+        return bool(self._informers) and all(informer.is_synced for informer in self._informers.values())
+
     def _seen(self, resource: str, old: Obj | None, new: Obj | None) -> None:
         if old is not None and (new is None or uid_of(new) != uid_of(old)):
-            self._gone(uid_of(old))
+            self._has_gone(uid_of(old))
         if new is None:
             return
         member = member_of(resource, new)
-        if self._graph.get(member.uid) == member:
+        before = self._graph.get(member.uid)
+        if before == member:
             return
         self._graph.put(member)
         self._enqueue(member.uid)
         if member.deleting:
             for dependent in self._graph.dependents(member.uid):
                 self._enqueue(dependent.uid)
+        for owner in before.owners if before else ():  # one that waits for its dependents may wait no more
+            if owner not in member.owners:
+                self._enqueue(owner.uid)
 
-    def _gone(self, uid: str) -> None:
+    def _has_gone(self, uid: str) -> None:
+        self._gone[uid] = None
+        if len(self._gone) > _GONE_REMEMBERED:
+            self._gone.popitem(last=False)
         member = self._graph.get(uid)
         dependents = self._graph.dependents(uid)
         self._graph.remove(uid)
@@ -88,10 +109,10 @@ class GarbageCollector:
         member = self._graph.get(key.name)
         if member is None:
             return Result()
-        if member.orphans_dependents:
-            await self._orphan(member)
-        elif member.awaits_dependents:
-            await self._delete_before(member)
+        if member.orphans_dependents or member.awaits_dependents:
+            if not self._sees_everything:  # a dependent not yet seen would be forgotten
+                return Result(requeue_after=_LOOK_AGAIN_SECONDS)
+            await (self._orphan if member.orphans_dependents else self._delete_before)(member)
         elif member.owners and not member.deleting:
             await self._judge(member)
         return Result()
@@ -116,6 +137,8 @@ class GarbageCollector:
         dangling: list[Owner] = []
         for owner in member.owners:
             known = self._graph.get(owner.uid)
+            if known is not None and not known.is_named_by(owner, member.key):
+                known = None
             if known is not None and known.awaits_dependents:
                 waiting.append(owner)
             elif known is not None or await self._exists(member, owner):
@@ -126,12 +149,20 @@ class GarbageCollector:
             if waiting or dangling:
                 await self._drop_owners(member, {owner.uid for owner in (*waiting, *dangling)})
         elif waiting:
-            own = self._graph.dependents(member.uid)
-            await self._delete(member, "Foreground" if blocking(own, member.uid) or own else "Background")
+            await self._delete_in_turn(member)
         else:
-            await self._delete(member, "Background")
+            await self._delete(member, _own_policy(member))
+
+    async def _delete_in_turn(self, member: Member) -> None:
+        """An owner waits for this one, which lets its own dependents go first; in a ring somebody must not wait."""
+        dependents = self._graph.dependents(member.uid)
+        if any(item.awaits_dependents for item in dependents):
+            await self._change(member, _without_blocking)
+        await self._delete(member, "Foreground" if dependents else _own_policy(member))
 
     async def _exists(self, member: Member, owner: Owner) -> bool:
+        if owner.uid in self._gone:
+            return False
         kind = self._kind_of(owner)
         if kind is None:
             return True  # of a kind nobody serves (yet): never delete on its account
@@ -185,3 +216,16 @@ class GarbageCollector:
                 await self._client.update(changed)
         except NotFound:
             return  # gone meanwhile
+
+
+def _own_policy(member: Member) -> str:
+    """What an earlier request asked for, else Background."""
+    if ORPHAN in member.finalizers:
+        return "Orphan"
+    return "Foreground" if FOREGROUND in member.finalizers else "Background"
+
+
+def _without_blocking(obj: Obj) -> Obj:
+    for reference in obj["metadata"].get("ownerReferences") or []:
+        reference["blockOwnerDeletion"] = False
+    return obj

@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
 
-from dure.api.meta import ObjectKey, condition, is_deleting, key_of, uid_of, with_condition
-from dure.api.selectors import LabelSelector, from_label_selector
+from dure.api.meta import ObjectKey, condition, is_deleting, key_of, uid_of
+from dure.client.client import Client
+from dure.client.events import EventType
 from dure.control.controller import Controller, Result
-from dure.controllers.adoption import claim
+from dure.controllers.adoption import claim, wanted_by
 from dure.controllers.expectations import Expectations
 from dure.controllers.job_rules import (
     INDEX,
     TRACKING,
-    Ending,
     Tally,
     ending,
     free_indexes,
-    has_ended,
     is_indexed,
+    is_running,
     is_tracked,
-    make_status,
     missing,
     seconds_to_deadline,
     seconds_to_retry,
+    superfluous,
     tally,
 )
+from dure.controllers.job_status import has_ended, make_status
 from dure.controllers.pods import pod_from_template
-from dure.controllers.shared import Context, its_controller, itself
+from dure.controllers.shared import Context, OwnWrites, its_controller, itself, write_status
 from dure.core.clock import parse_rfc3339
 from dure.core.errors import ApiError, NotFound
-from dure.core.ids import random_suffix
-from dure.core.json import Obj, thaw
+from dure.core.json import Obj
+
+_BURST = 500
+"""At most this many pods are started in one go; the events of the first bring the key back."""
+
+_EVENTS = {
+    "CompletionsReached": ("Completed", "Job completed"),
+    "JobSuspended": ("Suspended", "Job suspended"),
+    "JobResumed": ("Resumed", "Job resumed"),
+}
+"""Reason and message of the event, by the condition's reason where they differ."""
 
 
 class JobReconciler:
@@ -40,177 +50,103 @@ class JobReconciler:
         self._client = context.client
         self._jobs = context.informers.of("jobs.batch")
         self._pods = context.informers.of("pods")
-        self._expected = Expectations()
+        self._expected = Expectations(self._pods, "Job", context.clock)
+        self._written = OwnWrites()
 
     def build(self) -> Controller:
         controller = Controller("job", self, workers=5)
         controller.watches(self._jobs, itself)
-        self._pods.on_change(self._pod_seen)
         controller.watches(self._pods, its_controller("Job"))
+        controller.watches(self._pods, wanted_by(self._jobs))
         return controller
-
-    def _pod_seen(self, old: Obj | None, new: Obj | None) -> None:
-        pod = new or old
-        assert pod is not None
-        for key in its_controller("Job")(pod):
-            if new is None or is_deleting(new):
-                self._expected.gone(key, uid_of(pod))
-            else:
-                self._expected.seen(key, uid_of(pod))
 
     async def reconcile(self, key: ObjectKey) -> Result:
         job = self._jobs.get(key)
         if job is None:
             self._expected.forget(key)
-            await self._release_orphans(key)
+            self._written.forget(key)
             return Result()
-        selector = from_label_selector(job["spec"].get("selector")) or LabelSelector()
-        pods = await claim(self._client, self._pods, "pods", job, selector)
-        if _finished(job):
-            await self._untrack(pods)
+        if not self._written.are_shown_by(job):
+            return Result()
+        pods = await claim(self._client, self._pods, job, [TRACKING])
+        if has_ended(job):
+            await let_go(self._client, pods)
             return await self._expire(job)
+        return await self._advance(key, job, pods)
+
+    async def _advance(self, key: ObjectKey, job: Obj, pods: list[Obj]) -> Result:
         count, now = tally(job, pods), self._context.clock.time()
         end = None if is_deleting(job) else ending(job, pods, count, now)
+        wait = self._expected.seconds_to_wait(key)
         failure: ApiError | None = None
-        wait: float | None = None
         if end is not None:
-            await self._delete(key, [pod for pod in pods if not has_ended(pod)])
-        elif self._expected.settled(key, now) and not is_deleting(job):
+            await self._stop(key, job, [pod for pod in pods if is_running(pod)], counted=end.type == "Failed")
+        elif not wait and not is_deleting(job):
             wait, failure = await self._adjust(key, job, pods, count)
-        await self._write(job, pods, count, end)
-        await self._untrack(
-            [pod for pod in pods if uid_of(pod) in {*count.uncounted_succeeded, *count.uncounted_failed}]
-        )
+        status = make_status(job, pods, count, end, self._context.now())
+        if status != (job.get("status") or {}):
+            await self._write(job, status)
+        await let_go(self._client, [pod for pod in pods if uid_of(pod) in count.settled])
         if failure is not None:
             raise failure
-        waits = [time for time in (wait, seconds_to_deadline(job, now)) if time is not None and time > 0]
+        waits = [seconds for seconds in (wait, seconds_to_deadline(job, now)) if seconds and seconds > 0]
         return Result(requeue_after=min(waits, default=None))
 
-    async def _adjust(
-        self, key: ObjectKey, job: Obj, pods: list[Obj], count: Tally
-    ) -> tuple[float | None, ApiError | None]:
+    async def _adjust(self, key: ObjectKey, job: Obj, pods: list[Obj], count: Tally) -> tuple[float, ApiError | None]:
         """Start or stop pods; how long to wait before trying again, and why creating failed."""
-        running = [pod for pod in pods if not has_ended(pod)]
-        number = missing(job, running, count)
+        number = missing(job, pods, count)
         if number < 0:
-            await self._delete(key, running[number:])
-            return None, None
-        if number == 0:
-            return None, None
-        wait = seconds_to_retry(pods, count, self._context.clock.time())
-        if wait > 0:
+            await self._stop(key, job, superfluous(job, pods, -number), counted=False)
+        wait = seconds_to_retry(pods, count, self._context.clock.time()) if number > 0 else 0.0
+        if number <= 0 or wait > 0:
             return wait, None
-        indexes = free_indexes(job, running, count, number) if is_indexed(job) else [None] * number
-        results = await asyncio.gather(*(self._create(key, job, index) for index in indexes), return_exceptions=True)
+        number = min(number, _BURST)
+        indexes = free_indexes(job, pods, count, number) if is_indexed(job) else [None] * number
+        results = await asyncio.gather(*(self._start(key, job, index) for index in indexes), return_exceptions=True)
         for result in results:
             if isinstance(result, ApiError):
-                return None, result
+                return 0.0, result
             if isinstance(result, BaseException):
                 raise result
-        return None, None
+        return 0.0, None
 
-    async def _create(self, key: ObjectKey, job: Obj, index: int | None) -> None:
-        body = pod_from_template(job["spec"]["template"], job)
-        meta = body["metadata"]
-        meta.setdefault("finalizers", []).append(TRACKING)
-        if index is not None:
-            meta.setdefault("annotations", {})[INDEX] = str(index)
-            meta.setdefault("labels", {})[INDEX] = str(index)
-            meta["name"] = f"{key.name}-{index}-{random_suffix()}"
-            meta.pop("generateName", None)
-            body["spec"].setdefault("hostname", f"{key.name}-{index}")
-            source = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}
-            for container in [*body["spec"]["containers"], *body["spec"].get("initContainers", [])]:
-                container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "valueFrom": source})
-        pod = await self._client.create(body)
-        if self._pods.get(key_of(pod)) is None:
-            self._expected.expect_to_appear(key, uid_of(pod), self._context.clock.time())
-        await self._context.recorder.record(
-            job, "Normal", "SuccessfulCreate", f"Created pod: {pod['metadata']['name']}"
-        )
+    async def _start(self, key: ObjectKey, job: Obj, index: int | None) -> None:
+        try:
+            pod = await self._client.create(_pod_of(job, index))
+        except ApiError as error:
+            await self._context.recorder.record(job, "Warning", "FailedCreate", f"Error creating: {error.message}")
+            raise
+        self._expected.expect_to_appear(key, pod)
+        text = f"Created pod: {pod['metadata']['name']}"
+        await self._context.recorder.record(job, "Normal", "SuccessfulCreate", text)
 
-    async def _delete(self, key: ObjectKey, victims: list[Obj]) -> None:
+    async def _stop(self, key: ObjectKey, job: Obj, victims: Sequence[Obj], *, counted: bool) -> None:
+        """Delete pods; those that are not to count as failures are let go of first."""
+        if not counted:
+            await let_go(self._client, victims)
         for pod in victims:
             namespace, name = key_of(pod)
+            self._expected.expect_to_vanish(key, pod)
             try:
                 await self._client.delete("pods", name, namespace, uid=uid_of(pod))
             except NotFound:
-                continue  # gone already
-            await self._untrack([pod])
+                continue  # the cache will show it
+            except BaseException:
+                self._expected.give_up(key, pod)
+                raise
+            await self._context.recorder.record(job, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")
 
-    async def _untrack(self, pods: list[Obj]) -> None:
-        """Let go of pods that are written into the counts or count no more."""
-        for pod in pods:
-            if not is_tracked(pod):
-                continue
-            finalizers = [name for name in pod["metadata"]["finalizers"] if name != TRACKING]
-            namespace, name = key_of(pod)
-            patch = {"metadata": {"uid": uid_of(pod), "finalizers": finalizers or None}}
-            try:
-                await self._client.patch("pods", name, namespace, patch)
-            except NotFound:
-                continue  # gone already
-
-    async def _release_orphans(self, key: ObjectKey) -> None:
-        """The job was deleted: its pods must not be held back by our finalizer."""
-        left = [pod for pod in self._pods.list(key.namespace) if key in its_controller("Job")(pod)]
-        await self._untrack(left)
-
-    async def _write(self, job: Obj, pods: list[Obj], count: Tally, end: Ending | None) -> None:
-        now = self._context.now()
-        status = make_status(job, pods, count, now)
-        self._suspend_condition(job, status, now)
-        running = any(not has_ended(pod) for pod in pods)
-        if end is not None:
-            self._end_conditions(status, end, now, settled=not running and not status["uncountedTerminatedPods"])
-        if status == (job.get("status") or {}):
+    async def _write(self, job: Obj, status: Obj) -> None:
+        written = await write_status(self._client, job, status)
+        if written is None:
             return
-        changed = thaw(job)
-        changed["status"] = status
-        await self._client.update(changed, subresource="status")
-        if end is not None and _finished(changed):
-            done = end.type == "Complete"
-            text = "Job completed" if done else end.message
-            await self._context.recorder.record(
-                job, "Normal" if done else "Warning", "Completed" if done else end.reason, text
-            )
-
-    @staticmethod
-    def _suspend_condition(job: Obj, status: dict[str, Any], now: str) -> None:
-        suspended = bool(job["spec"].get("suspend"))
-        before = condition(job, "Suspended")
-        if suspended == bool(before and before["status"] == "True"):
-            return
-        entry = {
-            "type": "Suspended",
-            "status": "True" if suspended else "False",
-            "reason": "JobSuspended" if suspended else "JobResumed",
-            "message": "Job suspended" if suspended else "Job resumed",
-            "lastProbeTime": now,
-        }
-        status["conditions"] = with_condition(status.get("conditions") or [], entry, now)
-        if suspended:
-            status.pop("startTime", None)
-        else:
-            status["startTime"] = now
-
-    @staticmethod
-    def _end_conditions(status: dict[str, Any], end: Ending, now: str, *, settled: bool) -> None:
-        """First that it is decided, then, when no pod is left, that it is so."""
-        decided = "SuccessCriteriaMet" if end.type == "Complete" else "FailureTarget"
-        for type_ in (decided, end.type) if settled else (decided,):
-            entry = {
-                "type": type_,
-                "status": "True",
-                "reason": end.reason,
-                "message": end.message,
-                "lastProbeTime": now,
-            }
-            present = status.get("conditions") or []
-            if not any(item["type"] == type_ for item in present):
-                status["conditions"] = with_condition(present, entry, now)
-        if settled and end.type == "Complete":
-            status["completionTime"] = now
+        self._written.note(written)
+        for type_ in ("Complete", "Failed", "Suspended"):
+            before, now = condition(job, type_), condition(written, type_)
+            if now is not None and now["status"] != (before or {}).get("status"):
+                reason, message = _EVENTS.get(now["reason"], (now["reason"], now["message"]))
+                kind: EventType = "Warning" if type_ == "Failed" else "Normal"
+                await self._context.recorder.record(job, kind, reason, message)
 
     async def _expire(self, job: Obj) -> Result:
         """`ttlSecondsAfterFinished`."""
@@ -229,5 +165,30 @@ class JobReconciler:
         return Result()
 
 
-def _finished(job: Obj) -> bool:
-    return any((found := condition(job, type_)) and found["status"] == "True" for type_ in ("Complete", "Failed"))
+def _pod_of(job: Obj, index: int | None) -> Obj:
+    body = pod_from_template(job["spec"]["template"], job)
+    meta = body["metadata"]
+    meta.setdefault("finalizers", []).append(TRACKING)
+    if index is not None:
+        name = f"{job['metadata']['name']}-{index}"
+        meta["generateName"] = f"{name}-"
+        meta.setdefault("annotations", {})[INDEX] = str(index)
+        meta.setdefault("labels", {})[INDEX] = str(index)
+        body["spec"].setdefault("hostname", name)
+        source = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}
+        for container in [*body["spec"]["containers"], *body["spec"].get("initContainers", [])]:
+            container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "valueFrom": source})
+    return body
+
+
+async def let_go(client: Client, pods: Sequence[Obj]) -> None:
+    """Take our finalizer off pods that are written into the counts, or count no more."""
+    for pod in pods:
+        if not is_tracked(pod):
+            continue
+        namespace, name = key_of(pod)
+        patch = {"metadata": {"uid": uid_of(pod), "$deleteFromPrimitiveList/finalizers": [TRACKING]}}
+        try:
+            await client.patch("pods", name, namespace, patch, type="strategic")
+        except NotFound:
+            continue  # gone already

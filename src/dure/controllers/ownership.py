@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dure.api.meta import ObjectKey, is_deleting, key_of, owners_of, uid_of
+from dure.api.meta import ObjectKey, gvk_of, is_deleting, key_of, owners_of, parse_api_version, uid_of
 from dure.core.json import Obj
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
@@ -21,12 +21,18 @@ class Owner:
     uid: str
     blocks: bool
 
+    @property
+    def group(self) -> str:
+        return parse_api_version(self.api_version)[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """What the graph keeps of an object."""
 
     resource: str
+    kind: tuple[str, str]
+    """Group and kind."""
     key: ObjectKey
     uid: str
     owners: tuple[Owner, ...]
@@ -36,6 +42,11 @@ class Member:
     @property
     def awaits_dependents(self) -> bool:
         return self.deleting and FOREGROUND in self.finalizers
+
+    def is_named_by(self, owner: Owner, dependent: ObjectKey) -> bool:
+        """Whether a reference that has this member's uid means it: owners are of the same namespace or of none."""
+        is_near = self.key.namespace in ("", dependent.namespace)
+        return is_near and self.kind == (owner.group, owner.kind) and self.key.name == owner.name
 
     @property
     def orphans_dependents(self) -> bool:
@@ -48,7 +59,8 @@ def member_of(resource: str, obj: Obj) -> Member:
         for ref in owners_of(obj)
     )
     finalizers = frozenset(obj["metadata"].get("finalizers") or ())
-    return Member(resource, key_of(obj), uid_of(obj), owners, is_deleting(obj), finalizers)
+    group, _, kind = gvk_of(obj)
+    return Member(resource, (group, kind), key_of(obj), uid_of(obj), owners, is_deleting(obj), finalizers)
 
 
 class Graph:
@@ -82,6 +94,9 @@ class Graph:
 
     def dependents(self, uid: str) -> list[Member]:
         return [self._members[item] for item in self._dependents.get(uid, ())]
+
+    def of_resource(self, resource: str) -> list[Member]:
+        return [member for member in self._members.values() if member.resource == resource]
 
 
 def blocking(dependents: Iterable[Member], owner_uid: str) -> list[Member]:

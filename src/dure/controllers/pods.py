@@ -1,4 +1,4 @@
-"""What controllers ask of pods: active, ready, available, and which to delete first: pure.
+"""What controllers ask of pods: active, ready, available, and which to delete first.
 
 Order of deletion: upstream's `ActivePodsWithRanks`.
 """
@@ -9,7 +9,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dure.api.meta import annotations_of, condition, is_deleting, owner_reference
+from dure.api.meta import annotations_of, condition, is_deleting, key_of, owner_reference, with_condition
+from dure.client.client import Client
 from dure.core.clock import parse_rfc3339
 from dure.core.json import Obj, dumps_sorted, thaw
 
@@ -46,6 +47,17 @@ def seconds_to_available(pod: Obj, min_ready: int, now: float) -> float | None:
     if not is_ready(pod):
         return None
     return max(0.0, ready_since(pod) + min_ready - now) if min_ready else 0.0
+
+
+async def mark_disrupted(
+    client: Client, pod: Obj, reason: str, message: str, now: str, *, phase: str | None = None
+) -> None:
+    """Say on the pod that it is taken away and why, so that a Job's policy may judge. Raises NotFound."""
+    entry = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
+    conditions = with_condition((pod.get("status") or {}).get("conditions") or [], entry, now)
+    status: Obj = {"conditions": conditions} | ({"phase": phase} if phase else {})
+    namespace, name = key_of(pod)
+    await client.patch("pods", name, namespace, {"status": status}, subresource="status")
 
 
 def restarts_of(pod: Obj) -> int:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dure.api.meta import ObjectKey, controller_of, is_deleting, key_of, labels_of, namespace_of, uid_of, with_condition
-from dure.api.selectors import LabelSelector, from_label_selector
+from dure.api.meta import ObjectKey, controller_of, is_deleting, key_of, labels_of, uid_of, with_condition
 from dure.control.controller import Controller, Result
-from dure.controllers.adoption import claim
+from dure.controllers.adoption import claim, wanted_by
 from dure.controllers.expectations import Expectations
 from dure.controllers.pods import choose_for_deletion, is_active, is_ready, pod_from_template, seconds_to_available
-from dure.controllers.shared import Context, its_controller, itself
+from dure.controllers.shared import Context, its_controller, itself, owned_by, write_status
 from dure.core.errors import ApiError, NotFound
-from dure.core.json import Obj, thaw
+from dure.core.json import Obj
 
 _BURST = 500
-"""At most this many pods are created or deleted in one go."""
+"""At most this many pods are created or deleted in one go; the events of the first bring the key back."""
 
 
 class ReplicaSetReconciler:
@@ -24,61 +23,44 @@ class ReplicaSetReconciler:
         self._context = context
         self._sets = context.informers.of("replicasets.apps")
         self._pods = context.informers.of("pods")
-        self._expected = Expectations()
+        self._expected = Expectations(self._pods, "ReplicaSet", context.clock)
 
     def build(self) -> Controller:
         controller = Controller("replicaset", self, workers=5)
         controller.watches(self._sets, itself)
-        self._pods.on_change(self._pod_seen)
         controller.watches(self._pods, its_controller("ReplicaSet"))
-        controller.watches(self._pods, self._sets_wanting)
+        controller.watches(self._pods, wanted_by(self._sets))
         return controller
-
-    def _sets_wanting(self, pod: Obj) -> list[ObjectKey]:
-        """Sets that may adopt an orphan."""
-        if controller_of(pod) is not None:
-            return []
-        matching = []
-        for candidate in self._sets.list(namespace_of(pod)):
-            selector = from_label_selector(candidate["spec"].get("selector"))
-            if selector and selector.matches(labels_of(pod)):
-                matching.append(key_of(candidate))
-        return matching
-
-    def _pod_seen(self, old: Obj | None, new: Obj | None) -> None:
-        pod = new or old
-        assert pod is not None
-        for key in its_controller("ReplicaSet")(pod):
-            if new is None or is_deleting(new):
-                self._expected.gone(key, uid_of(pod))
-            else:
-                self._expected.seen(key, uid_of(pod))
 
     async def reconcile(self, key: ObjectKey) -> Result:
         owner = self._sets.get(key)
         if owner is None:
             self._expected.forget(key)
             return Result()
-        selector = from_label_selector(owner["spec"].get("selector")) or LabelSelector()
-        pods = await claim(self._context.client, self._pods, "pods", owner, selector)
+        pods = await claim(self._context.client, self._pods, owner)
         active = [pod for pod in pods if is_active(pod)]
         failure: ApiError | None = None
-        now = self._context.clock.time()
-        if self._expected.settled(key, now) and not is_deleting(owner):
+        wait = self._expected.seconds_to_wait(key)
+        if not wait and not is_deleting(owner):
             failure = await self._scale(key, owner, active)
         await self._write_status(owner, active, failure)
         if failure is not None:
             raise failure
-        return Result(requeue_after=self._next_available(owner, active))
+        return Result(requeue_after=min(filter(None, (wait, self._next_available(owner, active))), default=None))
 
     async def _scale(self, key: ObjectKey, owner: Obj, active: list[Obj]) -> ApiError | None:
-        wanted = int(owner["spec"].get("replicas", 1))
-        missing = wanted - len(active)
+        missing = int(owner["spec"].get("replicas", 1)) - len(active)
         if missing > 0:
             return await self._create(key, owner, min(missing, _BURST))
         if missing < 0:
-            await self._delete(key, owner, choose_for_deletion(active, min(-missing, _BURST)))
+            await self._delete(key, owner, choose_for_deletion(active, min(-missing, _BURST), self._company(owner)))
         return None
+
+    def _company(self, owner: Obj) -> list[Obj]:
+        """The active pods of all sets of the same deployment: where they crowd on a node, they are missed least."""
+        parent = controller_of(owner)
+        family = owned_by(self._sets, parent["uid"]) if parent else [owner]
+        return [pod for item in family for pod in owned_by(self._pods, uid_of(item)) if is_active(pod)]
 
     async def _create(self, key: ObjectKey, owner: Obj, count: int) -> ApiError | None:
         """In batches that double, so that a refusal costs one request and not hundreds."""
@@ -100,21 +82,17 @@ class ReplicaSetReconciler:
         try:
             pod = await self._context.client.create(template)
         except ApiError as error:
-            causes = error.details.get("causes") or []
-            if not any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
-                await self._context.recorder.record(
-                    owner, "Warning", "FailedCreate", f"Error creating: {error.message}"
-                )
+            if not _namespace_is_ending(error):
+                text = f"Error creating: {error.message}"
+                await self._context.recorder.record(owner, "Warning", "FailedCreate", text)
             raise
-        if self._pods.get(key_of(pod)) is None:
-            self._expected.expect_to_appear(key, uid_of(pod), self._context.clock.time())
-        await self._context.recorder.record(
-            owner, "Normal", "SuccessfulCreate", f"Created pod: {pod['metadata']['name']}"
-        )
+        self._expected.expect_to_appear(key, pod)
+        text = f"Created pod: {pod['metadata']['name']}"
+        await self._context.recorder.record(owner, "Normal", "SuccessfulCreate", text)
 
     async def _delete(self, key: ObjectKey, owner: Obj, victims: list[Obj]) -> None:
         for pod in victims:
-            self._expected.expect_to_vanish(key, uid_of(pod), self._context.clock.time())
+            self._expected.expect_to_vanish(key, pod)
         await asyncio.gather(*(self._delete_one(key, owner, pod) for pod in victims))
 
     async def _delete_one(self, key: ObjectKey, owner: Obj, pod: Obj) -> None:
@@ -122,10 +100,9 @@ class ReplicaSetReconciler:
         try:
             await self._context.client.delete("pods", name, namespace, uid=uid_of(pod))
         except NotFound:
-            self._expected.gone(key, uid_of(pod))
-            return
+            return  # the cache will show it
         except BaseException:
-            self._expected.gone(key, uid_of(pod))
+            self._expected.give_up(key, pod)
             raise
         await self._context.recorder.record(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")
 
@@ -139,11 +116,8 @@ class ReplicaSetReconciler:
 
     async def _write_status(self, owner: Obj, active: list[Obj], failure: ApiError | None) -> None:
         status = self._status(owner, active, failure)
-        if status == (owner.get("status") or {}):
-            return
-        changed = thaw(owner)
-        changed["status"] = status
-        await self._context.client.update(changed, subresource="status")
+        if status != (owner.get("status") or {}):
+            await write_status(self._context.client, owner, status)
 
     def _status(self, owner: Obj, active: list[Obj], failure: ApiError | None) -> dict[str, Any]:
         labels = (owner["spec"].get("template") or {}).get("metadata", {}).get("labels") or {}
@@ -158,11 +132,15 @@ class ReplicaSetReconciler:
             **{name: count for name, count in counts.items() if count},
             "observedGeneration": owner["metadata"].get("generation", 0),
         }
-        conditions = [c for c in (owner.get("status") or {}).get("conditions") or [] if c["type"] != "ReplicaFailure"]
+        before = (owner.get("status") or {}).get("conditions") or []
+        conditions = [entry for entry in before if entry["type"] != "ReplicaFailure"]
         if failure is not None:
             entry = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": failure.message}
-            before = (owner.get("status") or {}).get("conditions") or []
             conditions = with_condition(before, entry, self._context.now())
         if conditions:
             status["conditions"] = conditions
         return status
+
+
+def _namespace_is_ending(error: ApiError) -> bool:
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in error.details.get("causes") or [])

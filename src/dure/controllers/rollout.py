@@ -5,6 +5,7 @@ Follows upstream: surge and unavailability bounds, proportional scaling, revisio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,12 @@ def replicas(obj: Obj) -> int:
 
 
 def available(obj: Obj) -> int:
-    return int((obj.get("status") or {}).get("availableReplicas") or 0)
+    """Of a set. Its status may be older than its size: more than the size will not stay."""
+    return min(replicas(obj), status_count(obj, "availableReplicas"))
+
+
+def status_count(obj: Obj, field: str) -> int:
+    return int((obj.get("status") or {}).get(field) or 0)
 
 
 def template_without_hash(template: Obj) -> bytes:
@@ -41,6 +47,10 @@ def template_without_hash(template: Obj) -> bytes:
     meta["labels"] = {key: value for key, value in (meta.get("labels") or {}).items() if key != HASH_LABEL}
     meta.pop("creationTimestamp", None)
     return dumps_sorted({"metadata": {key: value for key, value in meta.items() if value}, "spec": template["spec"]})
+
+
+def is_recreating(deployment: Obj) -> bool:
+    return (deployment["spec"].get("strategy") or {}).get("type") == "Recreate"
 
 
 def find_new(deployment: Obj, sets: Sequence[Obj]) -> Obj | None:
@@ -75,10 +85,9 @@ def resolve(value: Any, total: int, *, up: bool) -> int:
 
 def bounds(deployment: Obj) -> tuple[int, int]:
     """(max surge, max unavailable); both zero would never move, so one pod may then be away."""
-    strategy = deployment["spec"].get("strategy") or {}
-    if strategy.get("type") == "Recreate":
+    if is_recreating(deployment):
         return 0, 0
-    rolling = strategy.get("rollingUpdate") or {}
+    rolling = (deployment["spec"].get("strategy") or {}).get("rollingUpdate") or {}
     total = replicas(deployment)
     surge = resolve(rolling.get("maxSurge", "25%"), total, up=True)
     away = resolve(rolling.get("maxUnavailable", "25%"), total, up=False)
@@ -140,28 +149,39 @@ def _shrink_old(deployment: Obj, new: Obj, old: Sequence[Obj]) -> list[Scale]:
     ]
 
 
+def plan_saturated(deployment: Obj, new: Obj, old: Sequence[Obj]) -> list[Scale] | None:
+    """A new set that is as large as wanted, and all of it available, needs no old ones; None when it is not yet."""
+    wanted = replicas(deployment)
+    is_saturated = replicas(new) == wanted == available(new) and annotations_of(new).get(DESIRED) == str(wanted)
+    return [Scale(name_of(item), replicas(item), 0) for item in old if replicas(item)] if is_saturated else None
+
+
 def plan_proportional(deployment: Obj, sets: Sequence[Obj]) -> list[Scale]:
     """Spread a change of size over several live sets in proportion to what they are."""
     live = [item for item in sets if replicas(item) > 0]
     surge, _ = bounds(deployment)
     allowed = replicas(deployment) + surge if replicas(deployment) else 0
-    standing = sum(replicas(item) for item in live)
-    change = allowed - standing
-    if not change or not standing:
-        return []
-    largest_first = sorted(live, key=lambda item: (-replicas(item), _age(item)))
-    steps, left = [], change
+    change = allowed - sum(replicas(item) for item in live)
+    newest_last = sorted(live, key=_age, reverse=change > 0)
+    largest_first = sorted(newest_last, key=lambda item: -replicas(item))
+    sizes, left = {}, change
     for item in largest_first:
-        have = replicas(item)
-        before_max = int(annotations_of(item).get(MAXIMUM) or standing)
-        share = round(have * allowed / max(before_max, 1)) - have if change > 0 else round(have * change / standing)
-        share = max(-have, min(share, left) if change > 0 else max(share, left))
-        steps.append(Scale(name_of(item), have, have + share))
+        share = _share(deployment, item, allowed)
+        share = min(share, left) if change > 0 else max(share, left)
+        sizes[name_of(item)] = replicas(item) + share
         left -= share
     if left:
-        first = steps[0]
-        steps[0] = Scale(first.set_name, first.before, max(0, first.after + left))
-    return [item for item in steps if item.before != item.after]
+        first = name_of(largest_first[0])
+        sizes[first] = max(0, sizes[first] + left)
+    return [Scale(name_of(item), replicas(item), sizes[name_of(item)]) for item in largest_first]
+
+
+def _share(deployment: Obj, item: Obj, allowed: int) -> int:
+    """By how much one set grows or shrinks to keep its part of the whole."""
+    if not replicas(deployment):
+        return -replicas(item)
+    before = int(annotations_of(item).get(MAXIMUM) or status_count(deployment, "replicas") or allowed)
+    return math.floor(replicas(item) * allowed / before + 0.5) - replicas(item)
 
 
 def is_scaling(deployment: Obj, sets: Sequence[Obj]) -> bool:
@@ -172,12 +192,13 @@ def is_scaling(deployment: Obj, sets: Sequence[Obj]) -> bool:
 
 
 def surplus_history(deployment: Obj, old: Sequence[Obj]) -> list[Obj]:
-    """Old empty sets beyond the history limit, oldest first."""
+    """Old sets beyond the history limit, oldest revision first; one that still has pods stays."""
     limit = deployment["spec"].get("revisionHistoryLimit")
-    limit = 10 if limit is None else int(limit)
-    empty = [
-        item
-        for item in old
-        if not replicas(item) and not int((item.get("status") or {}).get("replicas") or 0) and not is_deleting(item)
-    ]
-    return sorted(empty, key=revision_of)[: max(0, len(empty) - limit)]
+    kept = [item for item in old if not is_deleting(item)]
+    surplus = max(0, len(kept) - (10 if limit is None else int(limit)))
+    return [item for item in sorted(kept, key=revision_of)[:surplus] if _is_empty(item)]
+
+
+def _is_empty(item: Obj) -> bool:
+    is_seen = status_count(item, "observedGeneration") >= int(item["metadata"].get("generation") or 0)
+    return is_seen and not replicas(item) and not status_count(item, "replicas")

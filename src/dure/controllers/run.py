@@ -9,10 +9,14 @@ from dure.api.kind import Kinds
 from dure.control.controller import Controller
 from dure.controllers.deployment import DeploymentReconciler
 from dure.controllers.endpoints import EndpointsReconciler
+from dure.controllers.events import EventReconciler
 from dure.controllers.garbage import GarbageCollector
 from dure.controllers.job import JobReconciler
+from dure.controllers.job_strays import StrayPodReconciler
 from dure.controllers.namespace import NamespaceReconciler
 from dure.controllers.node import NodeReconciler
+from dure.controllers.pod_gc import FinishedPodReconciler, LostPodReconciler
+from dure.controllers.protection import ProtectionReconciler
 from dure.controllers.replicaset import ReplicaSetReconciler
 from dure.controllers.serviceaccount import NamespaceFurnisher
 from dure.controllers.shared import Context
@@ -31,8 +35,13 @@ async def run_controllers(context: Context, kinds: Kinds, *, root_certificate: s
         EndpointsReconciler(context).build(),
         NamespaceReconciler(context, kinds).build(),
         NodeReconciler(context).build(),
+        LostPodReconciler(context).build(),
+        FinishedPodReconciler(context).build(),
+        EventReconciler(context).build(),
         JobReconciler(context).build(),
+        StrayPodReconciler(context).build(),
         ClaimReconciler(context, volumes).build(),
+        ProtectionReconciler(context).build(),
         garbage.build(),
     ]
     definitions = context.informers.of("customresourcedefinitions.apiextensions.k8s.io")

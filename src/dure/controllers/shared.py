@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from dure.api.meta import ObjectKey, controller_of, key_of, namespace_of, uid_of
 from dure.client.client import Client
 from dure.client.events import EventRecorder
 from dure.control.informer import Informer
 from dure.core.clock import Clock, rfc3339
-from dure.core.json import Obj
+from dure.core.errors import NotFound
+from dure.core.json import Obj, thaw
 
-BY_CONTROLLER = "controller"
-"""Index of every informer: the uid of the controlling owner."""
+_BY_CONTROLLER = "controller"
+"""Index of every informer: the uid of the controlling owner; those without one by their namespace."""
 
 
 def _controller_uid(obj: Obj) -> Iterable[str]:
     owner = controller_of(obj)
-    return (owner["uid"],) if owner else ()
+    return (owner["uid"] if owner else _orphans_of(namespace_of(obj)),)
+
+
+def _orphans_of(namespace: str) -> str:
+    return f"none in {namespace}"
 
 
 class Informers:
@@ -32,7 +38,7 @@ class Informers:
     def of(self, resource: str) -> Informer:
         """Call while building, before `run`."""
         if resource not in self._made:
-            self._made[resource] = Informer(self._client, resource, indexes={BY_CONTROLLER: _controller_uid})
+            self._made[resource] = Informer(self._client, resource, indexes={_BY_CONTROLLER: _controller_uid})
         return self._made[resource]
 
     async def run(self) -> None:
@@ -74,5 +80,47 @@ def its_controller(kind: str) -> Callable[[Obj], list[ObjectKey]]:
     return keys
 
 
-def owned_by(informer: Informer, owner: Obj) -> list[Obj]:
-    return informer.by_index(BY_CONTROLLER, uid_of(owner))
+def owned_by(informer: Informer, uid: str) -> list[Obj]:
+    """The objects that owner controls."""
+    return informer.by_index(_BY_CONTROLLER, uid)
+
+
+def orphans_in(informer: Informer, namespace: str) -> list[Obj]:
+    """The objects of a namespace that nobody controls."""
+    return informer.by_index(_BY_CONTROLLER, _orphans_of(namespace))
+
+
+class OwnWrites:
+    """Reading one's own writes: whether the cache already shows what this reconciler last wrote.
+
+    A decision made on older counts would be made twice. Revisions are numbers that only grow.
+    """
+
+    def __init__(self) -> None:
+        self._written: dict[ObjectKey, tuple[str, int]] = {}
+
+    def note(self, obj: Obj) -> Obj:
+        self._written[key_of(obj)] = (uid_of(obj), _revision(obj))
+        return obj
+
+    def are_shown_by(self, obj: Obj) -> bool:
+        """When not, the event that is on its way brings the key back."""
+        uid, revision = self._written.get(key_of(obj), ("", 0))
+        return uid != uid_of(obj) or revision <= _revision(obj)
+
+    def forget(self, key: ObjectKey) -> None:
+        self._written.pop(key, None)
+
+
+def _revision(obj: Obj) -> int:
+    return int(obj["metadata"]["resourceVersion"])
+
+
+async def write_status(client: Client, obj: Obj, status: dict[str, Any]) -> Obj | None:
+    """Replace the status of `obj` as it was read; Conflict when it has changed since, None when it has gone."""
+    changed: Obj = thaw(obj)
+    changed["status"] = status
+    try:
+        return await client.update(changed, subresource="status")
+    except NotFound:
+        return None

@@ -14,8 +14,9 @@ from typing import Any
 from dure.api.meta import ObjectKey, annotations_of, is_deleting, key_of, labels_of, name_of, namespace_of, uid_of
 from dure.api.quantities import whole
 from dure.api.selectors import from_label_selector
+from dure.client.events import EventType
 from dure.control.controller import Controller, Result
-from dure.controllers.shared import Context, itself
+from dure.controllers.shared import Context, itself, write_status
 from dure.core.errors import AlreadyExists, NotFound
 from dure.core.json import Obj, thaw
 
@@ -77,6 +78,7 @@ class ClaimReconciler:
         controller.watches(self._claims, itself)
         controller.watches(self._volumes, itself)
         controller.watches(self._volumes, self._waiting_claims)
+        controller.watches(self._volumes, _claim_of)
         controller.watches(self._classes, self._waiting_claims)
         self._claims.on_change(lambda old, new: self._claim_gone(controller, old, new))
         return controller
@@ -103,8 +105,9 @@ class ClaimReconciler:
 
     async def _bind(self, claim: Obj) -> None:
         claim = await self._with_class(claim)
-        named = claim["spec"].get("volumeName")
-        if named and (claim.get("status") or {}).get("phase") == "Bound":
+        named, phase = claim["spec"].get("volumeName"), (claim.get("status") or {}).get("phase")
+        if named and phase in ("Bound", "Lost"):
+            await self._check_bond(claim)
             return
         candidates = [volume for volume in self._volumes.list() if fits(claim, volume) and not is_deleting(volume)]
         chosen = min(candidates, key=_by_fit, default=None)
@@ -112,6 +115,18 @@ class ClaimReconciler:
             chosen = await self._provision(claim)
         if chosen is not None:
             await self._tie(claim, chosen)
+
+    async def _check_bond(self, claim: Obj) -> None:
+        """A claim whose volume was taken away has lost its data, and says so."""
+        name = claim["spec"]["volumeName"]
+        if self._volumes.get(ObjectKey("", name)) is not None or claim["status"]["phase"] == "Lost":
+            return
+        try:
+            await self._client.get("persistentvolumes", name)
+        except NotFound:
+            await self._set_phase(claim, "Lost")
+            text = "Bound claim has lost its PersistentVolume. Data on the volume is lost!"
+            await self._context.recorder.record(claim, "Warning", "ClaimLost", text)
 
     async def _with_class(self, claim: Obj) -> Obj:
         """A claim that names no class gets the default one."""
@@ -126,7 +141,9 @@ class ClaimReconciler:
 
     async def _provision(self, claim: Obj) -> Obj | None:
         kind = self._classes.get(ObjectKey("", claim["spec"].get("storageClassName") or ""))
-        if kind is None or kind.get("provisioner") != PROVISIONER:
+        if obstacle := _obstacle(claim, kind):
+            await self._context.recorder.record(claim, *obstacle)
+        if kind is None or kind.get("provisioner") != PROVISIONER or obstacle:
             return None
         name = f"pvc-{uid_of(claim)}"
         requests = (claim["spec"].get("resources") or {}).get("requests") or {}
@@ -186,10 +203,10 @@ class ClaimReconciler:
             return
         if claim is None and await self._still_there(reference):
             return
+        if phase != "Released":
+            await self._set_phase(volume, "Released")
         if volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete":
             await self._discard(volume)
-        elif phase != "Released":
-            await self._set_phase(volume, "Released")
 
     async def _still_there(self, reference: dict[str, Any]) -> bool:
         """The cache may lag behind: ask before anything is thrown away."""
@@ -209,9 +226,27 @@ class ClaimReconciler:
         except NotFound:
             return  # gone already
 
-    async def _set_phase(self, volume: Obj, phase: str) -> None:
-        patch = {"status": {"phase": phase}}
-        await self._client.patch("persistentvolumes", name_of(volume), "", patch, subresource="status")
+    async def _set_phase(self, obj: Obj, phase: str) -> None:
+        """Of a volume or a claim as it was read: the other side may just be writing to it."""
+        await write_status(self._client, obj, {**(obj.get("status") or {}), "phase": phase})
+
+
+def _claim_of(volume: Obj) -> list[ObjectKey]:
+    reference = volume["spec"].get("claimRef")
+    return [ObjectKey(reference["namespace"], reference["name"])] if reference else []
+
+
+def _obstacle(claim: Obj, kind: Obj | None) -> tuple[EventType, str, str] | None:
+    """Why no volume is made for a claim, as an event; None too when another provisioner may make it."""
+    wanted = claim["spec"].get("storageClassName")
+    if not wanted:
+        text = "no persistent volumes available for this claim and no storage class is set"
+        return "Normal", "FailedBinding", text
+    if kind is None:
+        return "Warning", "ProvisioningFailed", f'storageclass.storage.k8s.io "{wanted}" not found'
+    if kind.get("provisioner") == PROVISIONER and claim["spec"].get("volumeMode") == "Block":
+        return "Warning", "ProvisioningFailed", f"{PROVISIONER} makes file systems, not block volumes"
+    return None
 
 
 def _by_fit(volume: Obj) -> tuple[bool, int]:

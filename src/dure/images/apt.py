@@ -254,6 +254,8 @@ class PackageSources:
             "APT::Sandbox::User=root",
             "APT::Update::Post-Invoke-Success::=/bin/true",
             "Acquire::Languages=none",
+            "Acquire::GzipIndexes=false",
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
         ]
         options = [part for setting in settings for part in ("-o", setting)]
         return await run_tool([command[0], *options, *command[1:]], folder=folder)

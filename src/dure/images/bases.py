@@ -11,6 +11,7 @@ import asyncio
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from dure.core.json import JSONDecodeError, dumps, dumps_sorted, loads
@@ -27,6 +28,8 @@ from dure.images.workshop import open_workspace
 
 BASE_NAMES = tuple(RECIPES)
 _TAIL_LINES = 20
+_VERSION = 2
+"""Of what is done here besides the recipes."""
 
 
 class BaseMaker:
@@ -54,6 +57,16 @@ class BaseMaker:
         async with locked(self._content.root / "cache" / f"base-{name}.lock"), self._content.in_use():
             return self.present(name) or await self._make(RECIPES[name], progress)
 
+    async def make_all(self, names: Sequence[str], progress: Progress = silent) -> None:
+        """Several at once, those that take longest first. Raises BaseFailed."""
+        ordered = sorted(names, key=list(RECIPES).index, reverse=True)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in ordered:
+                    group.create_task(self.make(name, progress))
+        except* BaseFailed as failed:
+            raise failed.exceptions[0] from None
+
     async def _make(self, recipe: Recipe, progress: Progress) -> StoredImage:
         ground = await self.make(recipe.ground, progress) if recipe.ground else None
         began = time.monotonic()
@@ -64,8 +77,9 @@ class BaseMaker:
             layers = [await self._unpack_busybox()]
         else:
             layers = [await self._bootstrap(recipe)]
+        history = [{"created_by": f"{name} from Debian packages"} for name in [recipe.ground, recipe.name] if name]
         run_config = recipe.run_config(self._content.layers.path(layers[-1]))
-        image = self._content.commit(base_reference(recipe.name), run_config, layers, origin="base")
+        image = self._content.commit(base_reference(recipe.name), run_config, layers, origin="base", history=history)
         replace_file(self._record(recipe.name), dumps({"key": self._key(recipe.name)}))
         progress(f"made base image {recipe.name} in {time.monotonic() - began:.1f} s")
         return image
@@ -129,7 +143,7 @@ class BaseMaker:
         """Changes with the recipe, with its ground's, and with the release."""
         recipe = RECIPES[name]
         ground = self._key(recipe.ground) if recipe.ground else ""
-        return digest_of(dumps_sorted([recipe.fingerprint(), ground, release_codename()]))
+        return digest_of(dumps_sorted([_VERSION, recipe.fingerprint(), ground, release_codename()]))
 
     def _record(self, name: str) -> Path:
         return self._content.root / "cache" / f"base-{name}.json"
@@ -152,6 +166,8 @@ def _tidy_bootstrap(root: Path) -> None:
         if path.is_file():
             path.unlink()
     sources = public_sources(release_codename(), distribution())
+    for extra in (root / "etc/apt/sources.list.d").iterdir():
+        extra.unlink()
     (root / "etc/apt/sources.list").write_text("".join(f"{source}\n" for source in sources))
     (root / "etc/apt/apt.conf.d/docker-clean").write_text(
         'APT::Install-Recommends "false";\nAcquire::Languages "none";\nDir::Cache::pkgcache "";\n'

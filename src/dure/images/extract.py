@@ -15,6 +15,7 @@ import shutil
 import stat
 import tarfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -31,6 +32,7 @@ _XATTR = "SCHILY.xattr."
 _CHUNK = 1 << 20
 _DECODING = (zlib.error, lzma.LZMAError, zstandard.ZstdError)
 _CACHED_PARENTS = 64
+_MOST_LINKS = 16
 _HIGHEST_ID = 0xFFFF_FFFE
 _HIGHEST_TIME = 1 << 33
 
@@ -245,19 +247,38 @@ class _Extractor:
             os.close(source)
 
 
-def make_folders(root_fd: int, parts: list[str], mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> None:
-    """Every folder of the path that is not there, inside the root."""
+def make_folders(
+    root_fd: int, parts: Sequence[str], mode: int = 0o755, owner: tuple[int, int] = (0, 0), *, links: int = _MOST_LINKS
+) -> None:
+    """Every folder of the path that is not there, inside the root; also what a link on the way points to."""
     for depth in range(1, len(parts) + 1):
-        path = "/".join(parts[:depth])
+        above, name = parts[: depth - 1], parts[depth - 1]
         try:
-            os.close(open_in_root(root_fd, path, os.O_PATH | os.O_DIRECTORY))
+            os.close(open_in_root(root_fd, "/".join(parts[:depth]), os.O_PATH | os.O_DIRECTORY))
+            continue
         except FileNotFoundError:
-            parent = open_in_root(root_fd, "/".join(parts[: depth - 1]), os.O_PATH | os.O_DIRECTORY)
-            try:
-                os.mkdir(parts[depth - 1], mode, dir_fd=parent)
-                os.chown(parts[depth - 1], *owner, dir_fd=parent, follow_symlinks=False)
-            finally:
-                os.close(parent)
+            parent = open_in_root(root_fd, "/".join(above), os.O_PATH | os.O_DIRECTORY)
+        try:
+            os.mkdir(name, mode, dir_fd=parent)
+            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:
+            if not links:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), "/".join(parts)) from None
+            target = os.readlink(name, dir_fd=parent)
+            make_folders(root_fd, _joined(above, target), mode, owner, links=links - 1)
+        finally:
+            os.close(parent)
+
+
+def _joined(above: Sequence[str], link: str) -> list[str]:
+    """Where a link in the folder `above` points to, as a path from the root."""
+    found = [] if link.startswith("/") else list(above)
+    for part in link.split("/"):
+        if part == "..":
+            del found[-1:]
+        elif part not in ("", "."):
+            found.append(part)
+    return found
 
 
 def _lstat(parent: int, name: str) -> os.stat_result | None:

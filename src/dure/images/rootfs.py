@@ -65,6 +65,10 @@ class RootFileSystems:
             pass
         remove_tree(folder)
 
+    def containers(self) -> list[str]:
+        """The ids of all that were mounted and not unmounted again."""
+        return sorted(path.name for path in self._folder.iterdir())
+
     def layers_in_use(self) -> dict[str, tuple[str, list[str]]]:
         """For each container its image id and layers."""
         found = {}

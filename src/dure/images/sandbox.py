@@ -95,7 +95,8 @@ async def _forward_lines(process: asyncio.subprocess.Process, output: Callable[[
             continue
         if not line:
             return
-        output(line.decode(errors="replace").rstrip("\r\n"))
+        text = line.decode(errors="replace").rstrip("\r\n")
+        output(text.rpartition("\r")[2])  # of a progress bar, its end
 
 
 async def _end(process: asyncio.subprocess.Process, runtime: Sequence[str], name: str) -> None:

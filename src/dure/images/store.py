@@ -45,7 +45,8 @@ class ContentStore:
     def prepare(self) -> None:
         """Make the folders. Raises ImageError."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.chmod(0o700)  # layers hold set-id programs: no other user may reach them
             self.blobs.prepare()
             self.layers.prepare()
             self.roots.prepare()

@@ -31,6 +31,7 @@ from dure.node.volumes.service import LocalVolumes
 log = logging.getLogger(__name__)
 
 FIRST_RETRY, LONGEST_RETRY = 0.1, 5.0
+REVIVE_SECONDS = 5.0
 
 
 class NodeAgent:
@@ -63,6 +64,7 @@ class NodeAgent:
         self._workers: dict[str, PodWorker] = {}
         self._finished: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
+        self._has_taken_over = False
         self.heartbeat = Heartbeat(client, self.config, self._clock)
         self._rooms = NodeRooms(
             config=self.config,
@@ -71,13 +73,17 @@ class NodeAgent:
             network=network,
             images=images,
             volumes=volumes
-            or LocalVolumes(self.config, client, self._objects, mounter or KernelMounter(), self._clock),
+            or LocalVolumes(self.config, client, self._objects, images, mounter or KernelMounter(), self._clock),
             objects=self._objects,
             services=self._visible_services,
             events=self._events,
             clock=self._clock,
         )
         self.lookup = PodLookup(self.config, self._workers)
+
+    async def wait_registered(self) -> None:
+        """Until the Node object exists with a status written by this agent."""
+        await self.heartbeat.wait_registered()
 
     async def run(self) -> None:
         services = [self._services.run()] if self._owns_services else []
@@ -102,7 +108,7 @@ class NodeAgent:
         """Take over what runs, start what should, then pass on every change."""
         async with self._rooms.runtime.events() as changes:
             found = _by_pod(await self._rooms.runtime.containers())
-            if self._workers:
+            if self._has_taken_over:
                 for runs in found.values():
                     for run in runs:
                         self._observe(run)
@@ -125,6 +131,7 @@ class NodeAgent:
                 ip = self.config.ip if on_host else (attached[uid].ip if uid in attached else None)
             worker.adopt(found.get(uid, ()), sandbox_ip=ip)
             self._begin(worker, uid)
+        self._has_taken_over = True
         self._pods.on_change(self._pod_changed)
         assert self._tasks is not None
         self._tasks.create_task(remove_orphans(rooms, known, found=found, sandboxes=sandboxes, attached=attached))
@@ -135,10 +142,29 @@ class NodeAgent:
         self._tasks.create_task(self._work(worker, uid))
 
     async def _work(self, worker: PodWorker, uid: str) -> None:
-        await worker.run()
+        failed = False
+        while not worker.state.forgotten:
+            try:
+                worker = await self._revived(worker, uid) if failed else worker
+                await worker.run()
+            except Exception:
+                log.exception("pod worker failed by a bug", extra={"pod": str(key_of(worker.pod))})
+                failed = True
+                await asyncio.sleep(REVIVE_SECONDS)
         self._workers.pop(uid, None)
-        if self._pods.get(key_of(worker.pod)) is not None:
+        left = self._pods.get(key_of(worker.pod))
+        if left is not None and uid_of(left) == uid:
             self._finished.add(uid)
+
+    async def _revived(self, worker: PodWorker, uid: str) -> PodWorker:
+        """A fresh worker for the same pod, which knows what the runtime knows."""
+        again = PodWorker(self._rooms, worker.pod)
+        runs = [run for run in await self._rooms.runtime.containers() if run.pod_uid == uid]
+        again.adopt(runs, sandbox_ip=worker.state.ip if worker.state.sandbox_ready else None)
+        if worker.is_gone:
+            again.vanish()
+        self._workers[uid] = again
+        return again
 
     def _pod_changed(self, old: Obj | None, new: Obj | None) -> None:
         if old is not None and (new is None or uid_of(new) != uid_of(old)):

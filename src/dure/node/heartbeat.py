@@ -89,6 +89,7 @@ class Heartbeat:
             try:
                 await self.renew_lease()
             except (Conflict, AlreadyExists):
+                await asyncio.sleep(FIRST_RETRY)
                 continue
             except (ApiError, TransportError) as error:
                 log.warning("lease not renewed", extra={"node": self._config.name, "error": error})

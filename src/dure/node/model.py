@@ -33,13 +33,17 @@ class NodeConfig:
     storage_bytes: int = 0
     max_pods: int = 110
     runtime_version: str = "dure://0.1.0"
-    may_lower_oom_score: bool = True
-    """Whether this process may give a negative `oom_score_adj`."""
     resolv_conf: Path = Path("/etc/resolv.conf")
 
     @property
     def root(self) -> Path:
         return self.home / "nodes" / self.name
+
+    @property
+    def allocatable(self) -> dict[str, str]:
+        """What pods may have of the node, as quantities."""
+        amounts = {"cpu": str(self.cpus), "memory": str(self.memory_bytes)}
+        return amounts | ({"ephemeral-storage": str(self.storage_bytes)} if self.storage_bytes else {})
 
     def pod_dir(self, uid: str) -> Path:
         return self.root / "pods" / path_segment(uid)

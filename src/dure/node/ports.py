@@ -190,7 +190,7 @@ class ContainerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """What the runtime knows of a container, also one from before the agent started. Times in nanoseconds since the epoch."""
+    """What the runtime knows of a container, also one from before the agent started. Times: nanoseconds since 1970."""
 
     id: str
     pod_uid: str

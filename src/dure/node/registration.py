@@ -6,6 +6,7 @@ import os
 import platform
 from typing import Any
 
+import dure
 from dure.api.quantities import format_bytes
 from dure.core.clock import rfc3339
 from dure.core.json import Obj
@@ -16,7 +17,7 @@ PRESSURES = {
     "DiskPressure": ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
     "PIDPressure": ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
 }
-KUBELET_VERSION = "v1.33.0"
+KUBELET_VERSION = dure.KUBERNETES_VERSION
 
 
 def node_labels(config: NodeConfig) -> dict[str, str]:

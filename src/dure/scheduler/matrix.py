@@ -62,7 +62,8 @@ class NodeMatrix:
         offered = status.get("allocatable") or status.get("capacity") or {}
         self.allocatable[row] = 0
         for resource, amount in offered.items():
-            self.allocatable[row, self.column(resource)] = milli(amount) if resource == CPU else whole(amount)
+            column = self.column(resource)  # first, for it may put a wider array in place
+            self.allocatable[row, column] = milli(amount) if resource == CPU else whole(amount)
         labels = labels_of(node)
         if self.labels[row] != labels or not self.alive[row]:
             self.labels[row] = labels
@@ -143,7 +144,8 @@ class NodeMatrix:
 
     def _charge(self, row: int, needs: Needs, sign: int) -> None:
         for resource, amount in needs.requests.items():
-            self.used[row, self.column(resource)] += sign * amount
+            column = self.column(resource)
+            self.used[row, column] += sign * amount
         for port in needs.host_ports:
             self.ports[row][port] = self.ports[row].get(port, 0) + sign
             if self.ports[row][port] == 0:

@@ -196,6 +196,8 @@ class Scheduler:
             return
         if old is not None and _same_for_placing(old, new):
             return
+        if not (new.get("status") or {}).get("allocatable"):
+            return  # registered, but its agent has not yet said what it offers
         known = self._matrix.row(new["metadata"]["name"]) is not None
         self._matrix.put_node(new)
         if not known:

@@ -47,6 +47,7 @@ class Batch:
 
     writes: list[Planned]
     compacted: int
+    """The compaction to write down, 0 when it is there already."""
     doomed: list[int]
 
     @property
@@ -63,6 +64,8 @@ class Batches:
 
     state: State
     next_revision: int
+    durable_compacted: int
+    """The compaction that is on disk; no row needed above it has been deleted there."""
     doomed: deque[int] = field(default_factory=deque)
     gathering: deque[Planned] = field(default_factory=deque)
     in_flight: Batch | None = None
@@ -97,12 +100,14 @@ class Batches:
             writes.append(self.gathering.popleft())
             size += len(writes[-1].event.record.value)
         doomed = list(islice(self.doomed, SLICE_ROWS))
-        self.in_flight = Batch(writes, self.state.compacted, doomed)
+        compacted = self.state.compacted if self.state.compacted > self.durable_compacted else 0
+        self.in_flight = Batch(writes, compacted, doomed)
         return self.in_flight
 
     def landed(self) -> list[Planned]:
         """The batch in flight is on disk: its writes, to be published and then settled."""
         batch = self._land()
+        self.durable_compacted = max(self.durable_compacted, batch.compacted)
         for _ in batch.doomed:
             self.doomed.popleft()
         for planned in batch.writes:

@@ -15,6 +15,9 @@ from typing import Any, cast
 
 from dure.store import writer
 
+BUFFER_BYTES = 1 << 20
+"""So that a load is not a ping-pong of small reads."""
+
 
 class Link(asyncio.Protocol):
     """One writer process. `received` gets each message; `lost` is called once, when no more can come."""
@@ -34,6 +37,7 @@ class Link(asyncio.Protocol):
         link = cls(received, lost)
         ours, theirs = socket.socketpair()
         with theirs:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
             link._process = _spawn(path, theirs.fileno(), lock)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         return link

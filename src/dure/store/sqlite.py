@@ -37,10 +37,11 @@ class SqliteStore(Published):
         super().__init__(state, history, clock, backlog)
         self._writer = writer
         self._writer.answered = self._answered
-        self._batches = Batches(state, state.revision + 1)
+        self._batches = Batches(state, state.revision + 1, state.compacted)
         self._wakeup: asyncio.Handle | None = None
         self._idle = asyncio.Event()
         self._is_open = True
+        self._is_refusing = False
 
     @classmethod
     @asynccontextmanager
@@ -64,6 +65,7 @@ class SqliteStore(Published):
                 state, doomed = await writer.load()
                 store = cls(writer, state, history or History(), clock or SystemClock(), backlog)
                 store._batches.doom(doomed)
+                store.forget(state.excess(store._history))
                 async with running(store._keep_writer()):
                     try:
                         yield store
@@ -73,7 +75,8 @@ class SqliteStore(Published):
                 await finish(writer.close(), within=CLOSE_SECONDS)
 
     @property
-    def writer_pid(self) -> int:
+    def writer_pid(self) -> int | None:
+        """None for the moment in which there is none."""
         return self._writer.pid
 
     async def put(self, key: Key, value: bytes, *, expect: int | None) -> Record:
@@ -114,13 +117,18 @@ class SqliteStore(Published):
 
     def _landed(self) -> None:
         landed = self._batches.landed()
+        if landed and self._is_refusing:
+            log.info("store takes writes again")
+            self._is_refusing = False
         self.publish([planned.event for planned in landed])
         for planned in landed:
             planned.settle()
         self._note_idle()
 
     def _refused(self, text: str) -> None:
-        log.error("store refused a batch", extra={"error": text})
+        if not self._is_refusing:
+            log.error("store takes no writes", extra={"error": text})
+            self._is_refusing = True
         had_writes = self._batches.refused(StoreFull(f"nothing was stored: {text}"))
         self._note_idle()
         if had_writes:

@@ -86,16 +86,14 @@ class State:
         for revision, key, created, deleted, value in rows:
             previous = self._records.get(key)
             if deleted:
-                value = previous.value if previous is not None else b""
+                record = Record(key, previous.value if previous is not None else b"", revision, created)
                 self._records.pop(key, None)
-            record = Record(key, value, revision, created)
-            if not deleted:
-                self._records[key] = record
-            event = Event("DELETED" if deleted else "PUT", record, previous)
-            if revision <= self.compacted:
-                doomed.extend(superseded_by(event))
             else:
-                self._remember(event)
+                record = self._records[key] = Record(key, value, revision, created)
+            if revision > self.compacted:
+                self._remember(Event("DELETED" if deleted else "PUT", record, previous))
+            elif deleted or previous is not None:
+                doomed.extend(superseded_by(Event("DELETED" if deleted else "PUT", record, previous)))
         return doomed
 
     def sort(self) -> None:

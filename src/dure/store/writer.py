@@ -116,8 +116,9 @@ class Log:
     def _transact(self, rows: list[Row], compacted: int, doomed: list[int]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?)", rows)
+        if compacted:
+            self._db.execute("UPDATE meta SET value = ? WHERE name = 'compacted'", (compacted,))
         if doomed:
-            self._db.execute("UPDATE meta SET value = ? WHERE name = 'compacted' AND value < ?", (compacted, compacted))
             self._db.executemany("DELETE FROM log WHERE revision = ?", [(revision,) for revision in doomed])
         self._db.execute("COMMIT")
 

@@ -16,7 +16,7 @@ from dure.store.state import State
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-RESTARTS = 6
+RESTARTS = 5
 """How often in a row a writer may fail to start before the store gives up."""
 
 
@@ -35,8 +35,8 @@ class WriterProcess:
         self.answered: Callable[[tuple[Any, ...]], None] = self._inbox.put_nowait
 
     @property
-    def pid(self) -> int:
-        return self._link.pid if self._link else 0
+    def pid(self) -> int | None:
+        return self._link.pid if self._link else None
 
     async def load(self) -> tuple[State, list[int]]:
         """Start the first writer; everything in the file, and the revisions of rows that may go. Raises ConfigError."""
@@ -88,7 +88,11 @@ class WriterProcess:
             await self._link.close()
         self._lost.clear()
         self._inbox = asyncio.Queue()
-        self._link = await Link.start(self._path, self._lock, self._receive, self._note_lost)
+        self._link = None
+        try:
+            self._link = await Link.start(self._path, self._lock, self._receive, self._note_lost)
+        except OSError as error:
+            raise StoreError(f"its writer cannot be started: {error}") from error
         self._link.send("open", SCHEMA, self._max_bytes, load)
         match await self._next():
             case ("opened", last, compacted):

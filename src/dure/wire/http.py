@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class Duplex(Protocol):
@@ -29,6 +29,27 @@ class Stream(Protocol):
     def chunks(self) -> AsyncIterator[bytes]: ...
 
     def values(self) -> AsyncIterator[Any]: ...
+
+
+class Sink(Protocol):
+    """Where a pushed stream goes. Nothing waits in `write`."""
+
+    def write(self, data: bytes) -> bool:
+        """False once the reader is behind: write no more until `drained`. Writing to a reader that left is lost."""
+        ...
+
+    async def drained(self) -> None:
+        """Until there is room again. Raises ConnectionError, TimeoutError for a reader that does not come back."""
+        ...
+
+
+@runtime_checkable
+class PushedStream(Protocol):
+    """A stream that can also be pushed: thousands of readers are then served without waking a task for each."""
+
+    async def push(self, sink: Sink) -> None:
+        """Write until the stream ends or the task is cancelled."""
+        ...
 
 
 @dataclass(slots=True)

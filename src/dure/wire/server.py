@@ -14,6 +14,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -26,7 +27,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from dure.core.errors import BadRequest, ConfigError, InternalError, RequestEntityTooLarge
 from dure.core.json import dumps
-from dure.wire.http import Duplex, Handler, Request, Response, Stream
+from dure.wire.http import Duplex, Handler, PushedStream, Request, Response, Stream
 from dure.wire.takeover import RawConnection
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Listen:
 class _Connection(RequestHandler):
     """A connection that says when its peer has gone."""
 
-    __slots__ = ("on_lost",)
+    __slots__ = ("on_lost", "peer_certificate")
 
     def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(manager, loop=loop, access_log=None, max_field_size=65536, max_line_size=65536)  # type: ignore[arg-type]
@@ -63,6 +64,8 @@ class _Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        self.peer_certificate: bytes | None = tls.getpeercert(binary_form=True) if tls is not None else None
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)  # type: ignore[attr-defined]
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -120,6 +123,9 @@ class HttpServer:
         self._listens = tuple(listens)
         self._stop_seconds = stop_seconds
         self._streams: set[asyncio.Task[None]] = set()
+        self._taken: set[RawConnection] = set()
+        self.ports: list[int] = []
+        """The TCP ports listened on, in order, for those who asked for any."""
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[HttpServer]:
@@ -145,25 +151,30 @@ class HttpServer:
                 Path(listen.path).unlink(missing_ok=True)
                 await web.UnixSite(runner, listen.path, ssl_context=listen.tls).start()
             else:
-                await web.SockSite(runner, _bind(listen), ssl_context=listen.tls, backlog=1024).start()
+                bound = _bind(listen)
+                await web.SockSite(runner, bound, ssl_context=listen.tls, backlog=1024).start()
+                self.ports.append(bound.getsockname()[1])
         except OSError as error:
             place = listen.path or f"{listen.host}:{listen.port}"
             raise ConfigError(f"cannot listen on {place}: {error.strerror or error}") from error
 
     def end_streams(self) -> None:
-        """End every stream that is open, each with its proper last chunk."""
+        """End every stream that is open, each with its proper last chunk, and every connection taken over."""
         for task in self._streams:
             task.cancel()
+        for connection in self._taken:
+            connection.end()
 
     # ── one request ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _answer(self, raw: web.BaseRequest) -> web.StreamResponse:
         try:
-            request = await _read(raw)
+            request = await _read(raw, self._take_over(raw))
         except _Refused as refused:
             return _refuse(refused)
         try:
             response = await self._handler(request)
+            response.headers.setdefault(hdrs.SERVER, "dure")
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
@@ -174,6 +185,17 @@ class HttpServer:
         if response.stream is not None and raw.method != "HEAD":
             return await self._write_stream(raw, response, response.stream)
         return _whole(raw, response)
+
+    def _take_over(self, raw: web.BaseRequest) -> Callable[[], Awaitable[Duplex]]:
+        async def upgrade() -> Duplex:
+            connection = raw.protocol
+            assert isinstance(connection, _Connection)
+            taken = connection.take_over()
+            self._taken.add(taken)
+            connection.on_lost = lambda: self._taken.discard(taken)
+            return taken
+
+        return upgrade
 
     async def _write_stream(self, raw: web.BaseRequest, response: Response, stream: Stream) -> web.StreamResponse:
         """Chunk by chunk, until the stream ends, the peer goes, or the server stops."""
@@ -212,19 +234,43 @@ def _cut_off(connection: _Connection) -> web.StreamResponse:
     return _Done()
 
 
+class _ChunkSink:
+    """Writes past aiohttp's writer: one transport write a chunk, framed here."""
+
+    __slots__ = ("_chunked", "_connection")
+
+    def __init__(self, connection: _Connection, *, chunked: bool) -> None:
+        self._connection, self._chunked = connection, chunked
+
+    def write(self, data: bytes) -> bool:
+        transport = self._connection.transport
+        if transport is None or transport.is_closing():
+            return False
+        transport.write(_framed(data) if self._chunked else data)
+        return not self._connection.writing_paused
+
+    async def drained(self) -> None:
+        if self._connection.transport is None or self._connection.transport.is_closing():
+            raise ConnectionResetError("the reader has gone")
+        async with asyncio.timeout(_STALLED_SECONDS):
+            await self._connection._drain_helper()
+
+
+@lru_cache(maxsize=4)
+def _framed(data: bytes) -> bytes:
+    """One HTTP chunk; thousands of watchers in a row send the same."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 async def _pump(connection: _Connection, stream: Stream, *, chunked: bool) -> None:
-    """Write past aiohttp's writer: one transport write a chunk, framed here."""
+    sink = _ChunkSink(connection, chunked=chunked)
+    if isinstance(stream, PushedStream):
+        await stream.push(sink)
+        return
     async with contextlib.aclosing(stream.chunks()) as chunks:  # type: ignore[type-var]
         async for chunk in chunks:
-            if not chunk:
-                continue
-            transport = connection.transport
-            if transport is None or transport.is_closing():
-                return
-            transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
-            if connection.writing_paused:
-                async with asyncio.timeout(_STALLED_SECONDS):
-                    await connection._drain_helper()
+            if chunk and not sink.write(chunk):
+                await sink.drained()
 
 
 class _Refused(Exception):
@@ -239,7 +285,7 @@ def _refuse(refused: _Refused) -> web.StreamResponse:
     return answer
 
 
-async def _read(raw: web.BaseRequest) -> Request:
+async def _read(raw: web.BaseRequest, upgrade: Callable[[], Awaitable[Duplex]]) -> Request:
     if raw.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and raw.version >= (1, 1):
         transport = raw.transport
         if transport is not None:
@@ -252,6 +298,8 @@ async def _read(raw: web.BaseRequest) -> Request:
     except (web.HTTPException, HttpProcessingError, ValueError) as problem:
         error_ = BadRequest(f"the body cannot be read: {problem}")
         raise _Refused(error_.to_status(), 400) from problem
+    connection = raw.protocol
+    assert isinstance(connection, _Connection)
     target = raw.raw_path
     path, _, query = target.partition("?")
     return Request(
@@ -260,10 +308,10 @@ async def _read(raw: web.BaseRequest) -> Request:
         query=parse_qs(query, keep_blank_values=True) if query else {},
         headers=_headers(raw),
         body=body,
-        peer_certificate=_peer_certificate(raw),
+        peer_certificate=connection.peer_certificate,
         peer_address=str(raw.remote or ""),
         raw_target=target,
-        upgrade=_upgrader(raw) if hdrs.UPGRADE in raw.headers else None,
+        upgrade=upgrade if hdrs.UPGRADE in raw.headers else None,
     )
 
 
@@ -273,21 +321,6 @@ def _headers(raw: web.BaseRequest) -> dict[str, str]:
         key = name.lower()
         headers[key] = f"{headers[key]}, {value}" if key in headers else value
     return headers
-
-
-def _peer_certificate(raw: web.BaseRequest) -> bytes | None:
-    transport = raw.transport
-    tls = transport.get_extra_info("ssl_object") if transport is not None else None
-    return tls.getpeercert(binary_form=True) if tls is not None else None
-
-
-def _upgrader(raw: web.BaseRequest) -> Callable[[], Awaitable[Duplex]]:
-    async def upgrade() -> Duplex:
-        connection = raw.protocol
-        assert isinstance(connection, _Connection)
-        return connection.take_over()
-
-    return upgrade
 
 
 def _whole(raw: web.BaseRequest, response: Response) -> web.StreamResponse:

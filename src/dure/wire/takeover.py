@@ -89,6 +89,13 @@ class RawConnection(asyncio.Protocol):
         if not self._lost and self._transport.can_write_eof():
             self._transport.write_eof()
 
+    def end(self) -> None:
+        """Close, and let the reader see the end, whatever the peer does."""
+        self._ended = True
+        self._wake()
+        if not self._lost:
+            self._transport.close()
+
     async def close(self) -> None:
         if not self._lost:
             self._transport.close()

@@ -171,7 +171,8 @@ class StoreContract:
 
     async def test_watch_sees_its_prefix_only(self) -> None:
         async with (
-            self.open() as store, store.watch("core/pods/default/web", since=0) as one,
+            self.open() as store,
+            store.watch("core/pods/default/web", since=0) as one,
             store.watch("core/pods/b/", since=0) as two,
         ):
             await fill(store, "a", "web", "web-2")

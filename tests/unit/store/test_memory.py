@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from hypothesis import settings
+
 from dure.core.clock import LoopClock
 from dure.store.memory import MemoryStore
 from dure.store.model import Store
 from dure.store.state import History
 
 from .contract import StoreContract, fill
+from .machine import StoreMachine
 
 
 class TestMemoryStore(StoreContract):
@@ -57,3 +60,13 @@ async def test_watchers_of_other_folders_are_not_looked_at() -> None:
         await fill(store, *map(str, range(3000)), collection="core/secrets/a")
         assert time.process_time() - began < 1  # looking at each would take ten times that
     assert len(store._watches) == 0
+
+
+class MemoryStoreMachine(StoreMachine):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Store]:
+        yield MemoryStore()
+
+
+TestMemoryStoreMachine = MemoryStoreMachine.TestCase
+TestMemoryStoreMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

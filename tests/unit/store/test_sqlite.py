@@ -8,19 +8,25 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
+from hypothesis import settings
+from hypothesis.stateful import rule
 
+from dure.core.aio import Scope
 from dure.core.errors import ConfigError
 from dure.store.model import Compacted, Store, StoreError, StoreFull
 from dure.store.sqlite import SqliteStore
 from dure.store.state import History
 
 from .contract import POD, StoreContract, fill, names
+from .machine import StoreMachine
 
 pytestmark = pytest.mark.real_loop
 
@@ -39,6 +45,12 @@ class TestSqliteStore(StoreContract):
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "store"
+
+
+def kill_writer(store: SqliteStore) -> None:
+    if (pid := store.writer_pid) is not None:
+        with suppress(ProcessLookupError):  # dead already, and not yet replaced
+            os.kill(pid, signal.SIGKILL)
 
 
 def rows(folder: Path) -> list[tuple[Any, ...]]:
@@ -139,7 +151,7 @@ async def test_a_killed_writer_loses_nothing_and_invents_nothing(folder: Path) -
     async def murder(store: SqliteStore) -> None:
         for _ in range(4):
             await asyncio.sleep(0.03)
-            os.kill(store.writer_pid, signal.SIGKILL)
+            kill_writer(store)
 
     async with SqliteStore.open(folder) as store:
         async with asyncio.TaskGroup() as group:
@@ -287,6 +299,7 @@ async def test_the_writer_is_light_named_and_gone_at_the_end(folder: Path) -> No
 async def test_the_writer_ignores_the_terminals_signals(folder: Path) -> None:
     async with SqliteStore.open(folder) as store:
         pid = store.writer_pid
+        assert pid is not None
         await store.put(POD, b"one", expect=0)
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
@@ -315,7 +328,7 @@ async def test_a_writer_that_will_not_start_again_ends_the_store(folder: Path) -
             for path in folder.glob("store.db*"):
                 path.unlink()
             (folder / "store.db").mkdir()
-            os.kill(store.writer_pid, signal.SIGKILL)
+            kill_writer(store)
             await store.put(POD, b"two", expect=1)
 
 
@@ -325,5 +338,34 @@ async def test_data_that_vanished_is_not_served(folder: Path) -> None:
             await store.put(POD, b"one", expect=0)
             for path in folder.glob("store.db*"):
                 path.unlink()
-            os.kill(store.writer_pid, signal.SIGKILL)
+            kill_writer(store)
             await asyncio.sleep(20)
+
+
+class SqliteStoreMachine(StoreMachine):
+    """Restarts, and loses its writer, between any two operations."""
+
+    durable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory()
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        return uvloop.new_event_loop()
+
+    def open(self) -> Scope[Store]:
+        return SqliteStore.open(Path(self._folder.name) / "store")
+
+    def teardown(self) -> None:
+        super().teardown()
+        self._folder.cleanup()
+
+    @rule()
+    def kill_writer(self) -> None:
+        assert isinstance(self.store, SqliteStore)
+        kill_writer(self.store)
+
+
+TestSqliteStoreMachine = SqliteStoreMachine.TestCase
+TestSqliteStoreMachine.settings = settings(max_examples=6, stateful_step_count=20, deadline=None)

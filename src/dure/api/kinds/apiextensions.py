@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dure.api.fields import immutable, invalid, not_supported, required
+from dure.api.jsonpath import is_readable
 from dure.api.kind import FieldError
 from dure.api.kinds.rules import check_choice, check_name
 from dure.api.kinds.strategy import StandardStrategy
@@ -44,7 +45,7 @@ class CustomResourceDefinitionStrategy(StandardStrategy):
         stored = [version["name"] for version in obj["spec"].get("versions") or [] if version.get("storage")]
         obj["status"] = {
             "acceptedNames": {"kind": "", "plural": ""},
-            "conditions": None,
+            "conditions": [],
             "storedVersions": stored,
         }
 
@@ -135,6 +136,10 @@ def _versions(spec: Obj) -> list[FieldError]:
         errors += _schema_of(version, path, spec)
         for number, column in enumerate(version.get("additionalPrinterColumns") or []):
             errors += _column(column, f"{path}.additionalPrinterColumns[{number}]")
+        for number, entry in enumerate(version.get("selectableFields") or []):
+            here, place = f"{path}.selectableFields[{number}].jsonPath", entry.get("jsonPath") or ""
+            if not place.startswith(".") or not is_readable(place):
+                errors.append(invalid(here, place, "must be a simple json path starting with ."))
     return errors
 
 
@@ -144,7 +149,7 @@ def _column(column: Obj, path: str) -> list[FieldError]:
     place = column.get("jsonPath") or ""
     if not place:
         return [*errors, required(f"{path}.jsonPath")]
-    if not place.startswith("."):
+    if not place.startswith(".") or not is_readable(place):
         errors.append(invalid(f"{path}.jsonPath", place, "must be a simple json path starting with ."))
     return errors
 

@@ -14,6 +14,7 @@ from dure.core.json import Obj, thaw
 
 _EVICTION_SECONDS = 300
 _AUTOMATIC_TOLERATIONS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+_SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 _CHANGEABLE = (
     "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` "
     "(only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
@@ -49,7 +50,7 @@ class PodStrategy(StandardStrategy):
         spec = obj["spec"]
         if not spec.get("serviceAccountName"):
             spec["serviceAccountName"] = spec["serviceAccount"] = "default"
-        spec.setdefault("priority", 0)
+        spec.setdefault("priority", _SYSTEM_PRIORITIES.get(spec.get("priorityClassName") or "", 0))
         spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
         _add_tolerations(spec)
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
@@ -71,7 +72,11 @@ class PodStrategy(StandardStrategy):
         return validate_pod_spec(obj["spec"], "spec")
 
     def check_update(self, obj: Obj, old: Obj, subresource: str) -> list[FieldError]:
-        if subresource in ("status", "resize", "ephemeralcontainers"):
+        if subresource == "ephemeralcontainers":
+            return _ephemeral_update(obj["spec"], old["spec"])
+        if subresource == "resize":
+            return _resize(obj["spec"], old["spec"])
+        if subresource:
             return []
         return _validate_spec_update(obj["spec"], old["spec"])
 
@@ -103,6 +108,26 @@ def _take_subresource(spec: Obj, wanted: Obj, subresource: str) -> None:
             for key in ("resources", "resizePolicy"):
                 if key in new:
                     container[key] = new[key]
+
+
+def _ephemeral_update(spec: Obj, old: Obj) -> list[FieldError]:
+    """They may be added, never taken away or changed."""
+    now = {item.get("name"): item for item in spec.get("ephemeralContainers") or []}
+    path = "spec.ephemeralContainers"
+    errors = []
+    for item in old.get("ephemeralContainers") or []:
+        name = item["name"]
+        if name not in now:
+            errors.append(forbidden(path, f'existing ephemeral containers "{name}" may not be removed'))
+        elif now[name] != item:
+            errors.append(forbidden(path, f'existing ephemeral containers "{name}" may not be changed'))
+    return errors
+
+
+def _resize(spec: Obj, old: Obj) -> list[FieldError]:
+    if qos_class(spec) == qos_class(old):
+        return []
+    return [invalid("spec", qos_class(spec), "Pod QOS Class may not change as a result of resizing")]
 
 
 def qos_class(spec: Obj) -> str:

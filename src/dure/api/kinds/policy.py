@@ -56,7 +56,7 @@ class AutoscalerStrategy(StandardStrategy):
 
     def prepare_create(self, obj: Obj) -> None:
         super().prepare_create(obj)
-        obj["status"] = {"currentMetrics": None, "desiredReplicas": 0}
+        obj["status"] = {"currentReplicas": 0, "desiredReplicas": 0}
 
     def check(self, obj: Obj) -> list[FieldError]:
         spec = obj["spec"]
@@ -82,10 +82,6 @@ class OldAutoscalerStrategy(AutoscalerStrategy):
         spec.setdefault("minReplicas", 1)
         if spec.get("targetCPUUtilizationPercentage") is None and _V1_METRICS not in _annotations(obj):
             spec["targetCPUUtilizationPercentage"] = 80
-
-    def prepare_create(self, obj: Obj) -> None:
-        super().prepare_create(obj)
-        obj["status"] = {"currentReplicas": 0, "desiredReplicas": 0}
 
 
 def _annotations(obj: Obj) -> Obj:

@@ -71,6 +71,10 @@ class StandardStrategy:
         for name in {*obj, *old} - _APART:
             _keep(obj, old, name)
 
+    def _is_apart(self, name: str) -> bool:
+        """Whether a change of this member leaves the generation alone."""
+        return name in _APART
+
     def _count(self, obj: Obj, old: Obj) -> None:
         generation = old["metadata"].get("generation")
         if not self.has_generation:
@@ -78,7 +82,7 @@ class StandardStrategy:
             if generation is not None:
                 obj["metadata"]["generation"] = generation
             return
-        changed = any(obj.get(name) != old.get(name) for name in {*obj, *old} - _APART)
+        changed = any(obj.get(name) != old.get(name) for name in {*obj, *old} if not self._is_apart(name))
         obj["metadata"]["generation"] = (generation or 1) + (1 if changed else 0)
 
     def validate(self, obj: Obj) -> list[FieldError]:

@@ -14,7 +14,7 @@ from dure.api.validation import decode_as
 from dure.apiserver.admission import Attributes
 from dure.apiserver.call import Call
 from dure.apiserver.decoding import decode_body
-from dure.apiserver.errors import conflict, resource_details
+from dure.apiserver.errors import conflict, method_not_allowed, resource_details
 from dure.apiserver.representation import encode_value, json_response
 from dure.apiserver.rest.objects import Objects
 from dure.apiserver.rest.options import DeleteOptions, read_delete_options, read_list_options
@@ -69,6 +69,8 @@ class Deleting:
         return self._reading.answer(call, obj)
 
     async def delete_collection(self, call: Call) -> Response:
+        if call.kind.namespaced and not call.namespace:
+            raise method_not_allowed(call.kind)
         options = read_options(call)
         wanted = read_list_options(call.request)
         selection = select(call.kind, wanted)

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dure.api.fields import invalid_error
+from dure.api.fields import invalid_error, required
 from dure.api.kind import Kind, Kinds
+from dure.api.meta import GroupVersionKind
 from dure.apiserver.admission import Admission, Attributes
 from dure.apiserver.codec import Codec, encode
 from dure.apiserver.errors import already_exists, conflict, not_found, revision_on_create
@@ -18,10 +19,10 @@ from dure.apiserver.field_ownership import track
 from dure.apiserver.ports import VerifiedUser
 from dure.apiserver.rest.options import WriteOptions
 from dure.core.clock import Clock, rfc3339
-from dure.core.errors import BadRequest, Unavailable
+from dure.core.errors import BadRequest
 from dure.core.ids import new_uid, random_suffix
 from dure.core.json import Obj, thaw
-from dure.store.model import KeyNotFound, Record, RevisionMismatch, Store, StoreFull
+from dure.store.model import KeyNotFound, Record, RevisionMismatch, Store
 
 _GENERATED_TRIES = 8
 _MAX_GENERATED_BASE = 58
@@ -34,6 +35,8 @@ _CARRIED = (
     "namespace",
     "name",
 )
+
+_RULED_META = ("labels", "annotations", "finalizers", "ownerReferences")
 
 Change = Callable[[Obj], Obj]
 """From the stored object (frozen) to what it should become: a fresh dict of its own."""
@@ -68,12 +71,20 @@ class Objects:
         self.kinds = kinds
         self.clock = clock
         self.admission = admission
-        self._codecs: dict[Kind, Codec] = {}
+        self._codecs: dict[GroupVersionKind, Codec] = {}
+        self._second, self._stamp = -1, ""
+
+    def now(self) -> str:
+        """The present second, as objects carry it."""
+        second = int(self.clock.time())
+        if second != self._second:
+            self._second, self._stamp = second, rfc3339(second)
+        return self._stamp
 
     def codec(self, kind: Kind) -> Codec:
-        found = self._codecs.get(kind)
-        if found is None:
-            found = self._codecs[kind] = Codec(kind)
+        found = self._codecs.get(kind.gvk)
+        if found is None or found.kind is not kind:
+            found = self._codecs[kind.gvk] = Codec(kind)
         return found
 
     async def record(self, kind: Kind, namespace: str, name: str) -> Record:
@@ -114,13 +125,16 @@ class Objects:
     async def _create_once(self, write: Write, obj: Obj) -> Obj:
         kind, meta = write.kind, obj["metadata"]
         write.name = meta.get("name") or ""
+        if not write.name:
+            errors = [required("metadata.name", "name or generateName is required")]
+            raise invalid_error(kind.group, kind.kind, "", errors)
         self._stamp_new(write, obj)
         strategy = kind.strategy
         strategy.default(obj)
         self._track(write, obj, None)
-        strategy.prepare_create(obj)
         attributes = write.attributes("CREATE", obj, None)
         await self.admission.admit(attributes)
+        strategy.prepare_create(obj)
         write.warnings.extend(strategy.warnings(obj))
         if errors := strategy.validate(obj):
             raise invalid_error(kind.group, kind.kind, write.name, errors)
@@ -149,17 +163,14 @@ class Objects:
         if write.kind.namespaced:
             meta["namespace"] = write.namespace
         meta["uid"] = new_uid()
-        meta["creationTimestamp"] = rfc3339(self.clock.time())
+        meta["creationTimestamp"] = self.now()
         if not write.applied:
             meta.pop("managedFields", None)
 
     async def put(self, kind: Kind, key: str, obj: Obj, *, expect: int) -> Record:
-        """Store an object as it is, in its kind's stored form. Raises RevisionMismatch, Unavailable."""
+        """Store an object as it is, in its kind's stored form. Raises RevisionMismatch, StoreFull."""
         value = encode(obj if kind.conversion is None else kind.conversion.to_stored(obj))
-        try:
-            return await self.store.put(key, value, expect=expect)
-        except StoreFull as error:
-            raise Unavailable(f"nothing was stored: {error}") from error
+        return await self.store.put(key, value, expect=expect)
 
     # ── update ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -189,12 +200,13 @@ class Objects:
         self._carry(write, old, new)
         strategy.default(new)
         self._track(write, new, old)
-        part = "" if write.subresource == "scale" else write.subresource
-        strategy.prepare_update(new, old, part)
         attributes = write.attributes("UPDATE", new, old)
         await self.admission.admit(attributes)
+        part = "" if write.subresource == "scale" else write.subresource
+        strategy.prepare_update(new, old, part)
         write.warnings.extend(strategy.warnings(new))
-        if errors := [*strategy.validate(new), *strategy.validate_update(new, old, part)]:
+        errors = [] if _only_status(write, new, old) else strategy.validate(new)
+        if errors := [*errors, *strategy.validate_update(new, old, part)]:
             raise invalid_error(kind.group, kind.kind, write.name, errors)
         if _ended(kind, new, old):
             return await self._remove(write, record, new)
@@ -237,7 +249,7 @@ class Objects:
 
     def _track(self, write: Write, obj: Obj, old: Obj | None) -> None:
         if not write.applied:
-            track(write.options.manager, obj, old, write.kind, write.subresource, rfc3339(self.clock.time()))
+            track(write.options.manager, obj, old, write.kind, write.subresource, self.now())
 
     async def _remove(self, write: Write, record: Record, new: Obj) -> Obj:
         if not write.options.dry_run:
@@ -257,6 +269,14 @@ class Objects:
 
 
 _SERVER = VerifiedUser("system:apiserver", ("system:masters",))
+
+
+def _only_status(write: Write, new: Obj, old: Obj) -> bool:
+    """Nothing has changed that the kind's rules for a whole object look at."""
+    if write.subresource != "status" or write.kind.custom is not None:
+        return False
+    meta, before = new["metadata"], old["metadata"]
+    return all(meta.get(name) == before.get(name) for name in _RULED_META)
 
 
 def _same(new: Obj, old: Obj) -> bool:

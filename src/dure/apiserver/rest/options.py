@@ -70,7 +70,7 @@ def read_list_options(request: Request, *, watch: bool = False) -> ListOptions:
         fields=parse_field_selector(request.param("fieldSelector")),
         revision=parse_revision(revision_text) if revision_text else None,
         match=request.param("resourceVersionMatch"),
-        limit=_number(request, "limit") or 0,
+        limit=max(_number(request, "limit") or 0, 0),
         continue_=request.param("continue"),
         timeout_seconds=_number(request, "timeoutSeconds"),
         bookmarks=_flag(request, "allowWatchBookmarks"),
@@ -146,7 +146,9 @@ def read_write_options(request: Request, kind: str) -> WriteOptions:
 
 
 def _default_manager(request: Request) -> str:
-    """The program's name out of the user agent."""
+    """The program's name out of the user agent; of a caller in this process, its own."""
+    if request.user is not None:
+        return str(request.user.name)[:128]
     return request.headers.get("user-agent", "").split("/", 1)[0][:128]
 
 

@@ -16,7 +16,6 @@ from dure.apiserver.rest.deleting import Deleting
 from dure.apiserver.rest.objects import Objects
 from dure.apiserver.rest.options import DeleteOptions, read_delete_options, read_write_options
 from dure.apiserver.rest.resources import Answer
-from dure.core.clock import rfc3339
 from dure.core.errors import BadRequest, Conflict, InternalError, TooManyRequests
 from dure.core.json import Obj, thaw
 from dure.wire.http import Response
@@ -61,7 +60,7 @@ class PodSubresources:
             raise BadRequest(f'Binding "{name}" is invalid: target.name: Required value')
         uid = (binding.get("metadata") or {}).get("uid", "")
         if not options.dry_run:
-            now = rfc3339(self._objects.clock.time())
+            now = self._objects.now()
             await self._objects.amend(
                 self._pods, call.namespace, name, lambda pod: _bound(self._pods, pod, target["name"], uid, now)
             )
@@ -94,7 +93,7 @@ class PodSubresources:
             return
         if len(budgets) > 1:
             raise InternalError(_TOO_MANY_BUDGETS)
-        now = rfc3339(self._objects.clock.time())
+        now = self._objects.now()
         name = budgets[0]["metadata"]["name"]
         if options.dry_run:
             _charged(budgets[0], pod, now)
@@ -102,7 +101,7 @@ class PodSubresources:
             await self._objects.amend(kind, call.namespace, name, lambda budget: _charged(budget, pod, now))
 
     async def _mark_disrupted(self, call: Call) -> None:
-        now = rfc3339(self._objects.clock.time())
+        now = self._objects.now()
         entry = {
             "type": "DisruptionTarget",
             "status": "True",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from dure.apiserver.access import Access
 from dure.apiserver.call import Call
 from dure.apiserver.errors import method_not_allowed, unknown_path
 from dure.apiserver.rest.deleting import Deleting
@@ -24,9 +25,9 @@ CONNECT = frozenset({"exec", "attach", "portforward", "proxy"})
 class Resources:
     """`special` answers whole kinds or subresources: `pods/binding`, `tokenreviews.authentication.k8s.io`."""
 
-    def __init__(self, objects: Objects, hub: WatchHub, special: Mapping[str, Answer]) -> None:
+    def __init__(self, objects: Objects, hub: WatchHub, access: Access, special: Mapping[str, Answer]) -> None:
         reading = Reading(objects)
-        writing = Writing(objects, reading)
+        writing = Writing(objects, reading, access)
         deleting = Deleting(objects, reading)
         scaling = Scaling(objects)
         self._special = special

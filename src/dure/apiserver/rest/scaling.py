@@ -11,6 +11,7 @@ from typing import Any
 from dure.api.fields import forbidden, invalid, invalid_error
 from dure.api.kind import Kind
 from dure.api.patches import apply_json_patch, apply_merge_patch, apply_strategic_patch
+from dure.api.schemas import Schemas
 from dure.api.selectors import format_label_selector
 from dure.apiserver.call import Call
 from dure.apiserver.decoding import decode_body, decode_json, decode_yaml, media_type
@@ -24,6 +25,7 @@ from dure.core.json import Obj, thaw
 from dure.wire.http import Response
 
 _API_VERSION = "autoscaling/v1"
+_DEFINITION = "io.k8s.api.autoscaling.v1.Scale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ def _patched(scale: Obj, patch: Any, type_: str) -> Obj:
     if type_ == MERGE_PATCH:
         return apply_merge_patch(scale, patch)
     if type_ == STRATEGIC_PATCH:
-        return apply_strategic_patch(scale, patch, None)
+        return apply_strategic_patch(scale, patch, Schemas.load().definition(_DEFINITION))
     if type_ == APPLY_PATCH:
         if (patch.get("metadata") or {}).get("managedFields"):
             raise _invalid_scale("", [forbidden("metadata.managedFields", "must be nil")])

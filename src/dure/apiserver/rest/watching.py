@@ -6,8 +6,11 @@ An object that enters or leaves the selection by a change appears as ADDED or DE
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +27,12 @@ from dure.apiserver.rest.options import ListOptions, read_list_options
 from dure.apiserver.rest.reading import Listing, Reading
 from dure.apiserver.rest.selection import Selection, select
 from dure.apiserver.watch_hub import Feed, Subscription, WatchHub
-from dure.core.errors import ApiError, NotAcceptable
+from dure.core.errors import ApiError, InternalError, NotAcceptable
 from dure.core.json import Obj, dumps
 from dure.store.model import Event, Record
-from dure.wire.http import Response
+from dure.wire.http import Response, Sink
+
+log = logging.getLogger(__name__)
 
 _BOOKMARK_SECONDS = 60.0
 _MIN_TIMEOUT_SECONDS = 1800
@@ -132,14 +137,49 @@ class WatchStream:
         self._hub, self._plan, self._kind = hub, plan, kind
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        form = self._plan.form
         async for batch in self._batches():
-            if isinstance(batch, dict):
-                yield form.encode(batch)
-            elif isinstance(batch, bytes):
-                yield batch
-            else:
-                yield b"".join(form.frame(type_, record) for type_, record in batch)
+            yield self._bytes(batch)
+
+    async def push(self, sink: Sink) -> None:
+        """Like `chunks`, without a task's wake-up for each event: the feed writes to the sink itself."""
+        plan = self._plan
+        try:
+            async with self._subscribed() as subscription:
+                if plan.initial is not None:
+                    async for batch in self._initial(plan.initial):
+                        if not sink.write(self._bytes(batch)):
+                            await sink.drained()
+                await self._push_events(subscription, sink)
+        except ApiError as error:
+            sink.write(plan.form.encode(_error_event(error)))
+
+    async def _push_events(self, subscription: Subscription, sink: Sink) -> None:
+        """Turns of listening, between which bookmarks are written and slow readers waited for."""
+        clock, pushing = _Turns(self._plan), _Pushing(self, subscription, sink)
+        while True:
+            with subscription.listening(pushing):
+                ended = await pushing.wait_interrupted(clock.next_turn())
+            pushing.raise_failure()
+            if ended:
+                await sink.drained()
+                continue
+            for event in clock.due(subscription.position):
+                sink.write(self._plan.form.encode(event))
+            if clock.over():
+                return
+
+    def _bytes(self, batch: Any) -> bytes:
+        form = self._plan.form
+        if isinstance(batch, bytes):
+            return batch
+        if isinstance(batch, dict):
+            return form.encode(batch)
+        return b"".join([form.frame(type_, record) for type_, record in batch])
+
+    def take_bytes(self, subscription: Subscription) -> bytes:
+        """What has come, as bytes; empty when none of it is selected. Raises Expired."""
+        batch = self._next(subscription)
+        return self._bytes(batch) if batch else b""
 
     async def values(self) -> AsyncIterator[Any]:
         form = self._plan.form
@@ -151,19 +191,21 @@ class WatchStream:
                 for type_, record in batch:
                     yield form.value(type_, record)
 
+    def _subscribed(self) -> AbstractAsyncContextManager[Subscription]:
+        plan = self._plan
+        return self._hub.subscribe(plan.prefix, plan.since, routes_of(self._kind, plan.codec), plan.feed)
+
     async def _batches(self) -> AsyncIterator[Any]:
         """Lists of items; for bookmarks and errors the finished event; joined bytes where they are shared."""
-        plan = self._plan
-        route = routes_of(self._kind, plan.codec)
         try:
-            async with self._hub.subscribe(plan.prefix, plan.since, route, plan.feed) as subscription:
-                if plan.initial is not None:
-                    async for batch in self._initial(plan.initial):
+            async with self._subscribed() as subscription:
+                if self._plan.initial is not None:
+                    async for batch in self._initial(self._plan.initial):
                         yield batch
                 async for batch in self._follow(subscription):
                     yield batch
         except ApiError as error:
-            yield {"type": "ERROR", "object": error.to_status()}
+            yield _error_event(error)
 
     async def _initial(self, listing: Listing) -> AsyncIterator[Any]:
         plan = self._plan
@@ -173,25 +215,15 @@ class WatchStream:
             yield plan.form.bookmark(listing.revision, initial_end=True)
 
     async def _follow(self, subscription: Subscription) -> AsyncIterator[Any]:
-        loop = asyncio.get_running_loop()
-        plan, deadline = self._plan, loop.time() + self._plan.timeout
-        next_bookmark = loop.time() + _BOOKMARK_SECONDS * (0.9 + secrets.randbelow(100) / 500)
-        told = plan.since
-        while True:
-            now = loop.time()
-            if now >= deadline:
-                if plan.options.bookmarks and subscription.position > told:
-                    yield plan.form.bookmark(subscription.position, initial_end=False)
-                return
-            if plan.options.bookmarks and now >= next_bookmark:
-                next_bookmark = now + _BOOKMARK_SECONDS
-                told = subscription.position
-                yield plan.form.bookmark(told, initial_end=False)
-            until = min(deadline, next_bookmark) if plan.options.bookmarks else deadline
-            if await subscription.wait_events(max(until - now, 0.0)):
+        clock = _Turns(self._plan)
+        while not clock.over():
+            if await subscription.wait_events(clock.next_turn()):
                 batch = self._next(subscription)
                 if batch:
                     yield batch
+            else:
+                for event in clock.due(subscription.position):
+                    yield event
 
     def _next(self, subscription: Subscription) -> Any:
         start = subscription.index
@@ -225,6 +257,87 @@ class WatchStream:
                 yield ("MODIFIED" if had else "ADDED"), event.record
             elif had:
                 yield "DELETED", _gone(event)
+
+
+class _Turns:
+    """When a watch has its bookmarks and its end."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._now = asyncio.get_running_loop().time
+        self._deadline = self._now() + plan.timeout
+        spread = 0.9 + secrets.randbelow(100) / 500
+        self._bookmark = self._now() + _BOOKMARK_SECONDS * spread if plan.options.bookmarks else math.inf
+
+    def over(self) -> bool:
+        return self._now() >= self._deadline
+
+    def next_turn(self) -> float:
+        """Seconds until there is something to do."""
+        return max(min(self._deadline, self._bookmark) - self._now(), 0.0)
+
+    def due(self, position: int) -> Iterator[Obj]:
+        """The bookmark whose time has come; one more at the end."""
+        last = self.over() and self._plan.options.bookmarks and position > self._plan.since
+        if last or self._now() >= self._bookmark:
+            self._bookmark = self._now() + _BOOKMARK_SECONDS
+            yield self._plan.form.bookmark(position, initial_end=False)
+
+
+class _Pushing:
+    """The listener of one pushed watch: writes at each call, and interrupts its task when it cannot go on."""
+
+    __slots__ = ("_failure", "_interrupt", "_sink", "_stream", "_subscription")
+
+    def __init__(self, stream: WatchStream, subscription: Subscription, sink: Sink) -> None:
+        self._stream, self._subscription, self._sink = stream, subscription, sink
+        self._failure: ApiError | None = None
+        self._interrupt: asyncio.Future[None] | None = None
+
+    def __call__(self) -> None:
+        if self._interrupt is not None and self._interrupt.done():
+            return  # the task has been told and will look itself
+        try:
+            data = self._stream.take_bytes(self._subscription)
+        except ApiError as error:
+            self._failure = error
+            self._stop()
+            return
+        except Exception:
+            # raised into the feed it would end every other watch of the collection
+            log.exception("a watch event cannot be written")
+            self._failure = InternalError("Internal error occurred: the server has logged the cause")
+            self._stop()
+            return
+        if data and not self._sink.write(data):
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._interrupt is None:
+            self._interrupt = asyncio.get_running_loop().create_future()
+        if not self._interrupt.done():
+            self._interrupt.set_result(None)
+
+    async def wait_interrupted(self, within: float) -> bool:
+        """Until the reader is behind or the feed has failed; False when the time is over."""
+        if self._interrupt is None:
+            self._interrupt = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(within):
+                await self._interrupt
+        except TimeoutError:
+            return False
+        finally:
+            self._interrupt = None
+        return True
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+def _error_event(error: ApiError) -> Obj:
+    return {"type": "ERROR", "object": error.to_status()}
 
 
 def _plain_type(event: Event) -> str:

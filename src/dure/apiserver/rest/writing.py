@@ -8,14 +8,15 @@ from dure.api.kind import Kind
 from dure.api.patches import apply_json_patch, apply_merge_patch, apply_strategic_patch
 from dure.api.schemas import Schema
 from dure.api.validation import decode_object, strict_error
+from dure.apiserver.access import Access
 from dure.apiserver.call import Call
 from dure.apiserver.decoding import Body, decode_body, decode_json, decode_yaml, media_type
 from dure.apiserver.errors import method_not_allowed, not_found
 from dure.apiserver.field_ownership import apply_configuration, schema_of
+from dure.apiserver.rbac import Action
 from dure.apiserver.rest.objects import Objects, Write, require_kind, require_place
 from dure.apiserver.rest.options import WriteOptions, check_apply_options, read_write_options
 from dure.apiserver.rest.reading import Reading
-from dure.core.clock import rfc3339
 from dure.core.errors import AlreadyExists, ApiError, BadRequest, NotFound, UnsupportedMediaType
 from dure.core.json import Obj, thaw
 from dure.wire.http import Response
@@ -24,6 +25,7 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+_HEAD = ("apiVersion", "kind", "metadata")
 PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 _CREATE_ON_UPDATE = frozenset(
@@ -67,9 +69,10 @@ def check_object(call: Call, kind: Kind, options: WriteOptions, body: Body) -> O
 class Writing:
     """Answers create, update and patch on objects and their `status`-like subresources."""
 
-    def __init__(self, objects: Objects, reading: Reading) -> None:
+    def __init__(self, objects: Objects, reading: Reading, access: Access) -> None:
         self._objects = objects
         self._reading = reading
+        self._access = access
 
     async def create(self, call: Call) -> Response:
         if call.name:
@@ -95,6 +98,7 @@ class Writing:
             if subresource or call.kind.resource not in _CREATE_ON_UPDATE or obj["metadata"].get("uid"):
                 raise
             obj["metadata"].pop("resourceVersion", None)
+            self._require_create(call)
             made = await self._objects.create(write, obj)
             return self._reading.answer(call, made, status=201)
         return self._reading.answer(call, made)
@@ -127,9 +131,16 @@ class Writing:
     def _patched(
         self, call: Call, options: WriteOptions, old: Obj, patch: Body, type_: str, schema: Schema | None
     ) -> Obj:
-        """The object after a patch, decoded and checked like a body."""
-        new = _apply_patch(old, patch.value, type_, schema)
-        obj = check_object(call, call.kind, options, Body(thaw(new), patch.duplicates))
+        """The object after a patch; what the patch touched is decoded and checked like a body."""
+        obj: Obj = thaw(_apply_patch(old, patch.value, type_, schema))
+        require_kind(call.kind, obj)
+        touched = _touched(patch.value, type_, obj)
+        part = {name: value for name, value in obj.items() if name in _HEAD or name in touched}
+        problems = [f'duplicate field "{path}"' for path in patch.duplicates] + decode_object(call.kind, part)
+        report_unknown(call, options, problems)
+        for name in touched:
+            obj.pop(name, None)
+        obj.update(part)
         require_place(call.kind, call.namespace, call.name, obj)
         return obj
 
@@ -152,6 +163,11 @@ class Writing:
                     raise
         raise AssertionError("unreachable")
 
+    def _require_create(self, call: Call) -> None:
+        """Whoever makes an object by changing it must be allowed to make it."""
+        info = call.info
+        self._access.demand(call.user, Action("create", info.group, info.resource, "", info.namespace, info.name))
+
     def _read_apply(self, call: Call) -> Body:
         request = call.request
         body = Body(thaw(request.value)) if request.value is not None else decode_yaml(request.body, call.kind.kind)
@@ -171,7 +187,7 @@ class Writing:
                     force=options.force,
                     kind=kind,
                     subresource=write.subresource,
-                    now=rfc3339(self._objects.clock.time()),
+                    now=self._objects.now(),
                 )
             )
             return result
@@ -181,6 +197,7 @@ class Writing:
                 raise not_found(kind, call.name)
             if applied["metadata"].get("uid"):
                 raise ApiError("uid mismatch", code=409, reason="Conflict")
+            self._require_create(call)
             obj = merged(None)
             require_place(kind, call.namespace, call.name, obj)
             return await self._objects.create(write, obj), True
@@ -200,6 +217,16 @@ def require_configuration(call: Call, applied: Obj) -> None:
     require_place(call.kind, call.namespace, call.name, applied)
     if call.kind.namespaced:
         meta["namespace"] = call.namespace
+
+
+def _touched(patch: Any, type_: str, obj: Obj) -> set[str]:
+    """The members of the object a patch may have changed."""
+    if type_ != JSON_PATCH:
+        return set(patch)
+    pointers = [str(op[key]) for op in patch for key in ("path", "from") if key in op]
+    if "" in pointers:
+        return set(obj)
+    return {pointer.split("/")[1].replace("~1", "/").replace("~0", "~") for pointer in pointers}
 
 
 def _apply_patch(old: Obj, patch: Any, type_: str, schema: Schema | None) -> Obj:

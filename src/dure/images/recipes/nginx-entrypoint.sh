@@ -2,6 +2,7 @@
 # Prepares nginx as its public image does, then becomes the command.
 #   /etc/nginx/templates/*.template   are filled with the environment into /etc/nginx/conf.d
 #   /docker-entrypoint.d/*.envsh|*.sh are sourced or run
+#   NGINX_ENTRYPOINT_LOCAL_RESOLVERS  set: NGINX_LOCAL_RESOLVERS becomes the name servers of the pod
 set -e
 
 fill_templates() {
@@ -19,7 +20,14 @@ fill_templates() {
     done
 }
 
+find_resolvers() {
+    [ -n "${NGINX_ENTRYPOINT_LOCAL_RESOLVERS:-}" ] || return 0
+    NGINX_LOCAL_RESOLVERS=$(sed -n 's/^nameserver[[:space:]]\{1,\}\([^[:space:]]*\).*/\1/p' /etc/resolv.conf | tr '\n' ' ')
+    export NGINX_LOCAL_RESOLVERS
+}
+
 if [ "$1" = nginx ] || [ "$1" = nginx-debug ]; then
+    find_resolvers
     fill_templates
     for file in /docker-entrypoint.d/*; do
         case "$file" in

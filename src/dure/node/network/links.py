@@ -7,6 +7,7 @@ Every link is a veth pair with the host's one link address on this side and a /3
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from ipaddress import IPv4Network
@@ -29,6 +30,8 @@ from dure.node.network.netlink import (
     set_up,
 )
 from dure.node.network.nft import Nft, NftError
+
+log = logging.getLogger(__name__)
 
 _VISIBLE = Path("/run/netns")
 """Where `ip netns` looks; we put links to our own files there."""
@@ -81,6 +84,7 @@ class Machine:
         except NftError:
             # a table of another shape (an older version's): replaced whole
             await self.nft.run(f"add table {self.table}\ndelete table {self.table}\n{self._rules()}")
+        await self._warn_of_drops()
 
     async def teardown(self) -> None:
         """Remove links, namespaces, rules and the forwarding switch; pods' namespaces too."""
@@ -88,6 +92,23 @@ class Machine:
         self.nft.start()
         await self.nft.run(f"add table {self.table}\ndelete table {self.table}\n")
         await self.thread.call(self._remove_links)
+
+    async def _warn_of_drops(self) -> None:
+        """Another table's drop is final: say so, for we change nothing that is not ours."""
+        for item in await self.nft.query("list chains"):
+            chain = item.get("chain") or {}
+            if (
+                chain.get("hook") == "forward"
+                and chain.get("policy") == "drop"
+                and chain.get("family") in ("ip", "inet")
+            ):
+                log.warning(
+                    "the host's firewall drops forwarded packets: pods cannot reach other nodes nor the outside",
+                    extra={
+                        "table": f"{chain['family']} {chain['table']}",
+                        "mend": f"accept interfaces {self.links} in its chain {chain['name']}",
+                    },
+                )
 
     def close(self) -> None:
         """End the threads; what was set up stays."""
@@ -177,7 +198,8 @@ class Machine:
         """Let `ip netns` see the node."""
         _VISIBLE.mkdir(parents=True, exist_ok=True)
         name = _VISIBLE / place.netns.name
-        if not name.is_symlink():
+        if not name.is_symlink() or name.readlink() != place.netns:
+            name.unlink(missing_ok=True)
             name.symlink_to(place.netns)
 
     def _rules(self) -> str:

@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
 _MS_BIND, _MNT_DETACH = 4096, 2
-_OWN = "/proc/thread-self/ns/net"
+OWN = "/proc/thread-self/ns/net"
+"""The namespace of the calling thread."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -39,7 +40,7 @@ def enter(netns: int) -> None:
 def is_namespace(path: Path) -> bool:
     """Whether a namespace is mounted there; a plain file is what a reboot left over."""
     try:
-        return path.stat().st_dev == Path(_OWN).stat().st_dev
+        return path.stat().st_dev == Path(OWN).stat().st_dev
     except FileNotFoundError:
         return False
 
@@ -48,7 +49,7 @@ def hold(path: Path) -> None:
     """Bind the calling thread's network namespace to `path`, so that it lives without a process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    _checked(_libc.mount(_OWN.encode(), os.fsencode(path), None, _MS_BIND, None), f"hold namespace at {path}")
+    _checked(_libc.mount(OWN.encode(), os.fsencode(path), None, _MS_BIND, None), f"hold namespace at {path}")
 
 
 def release(path: Path) -> None:
@@ -108,15 +109,15 @@ class NamespaceThread:
             os.close(handle)
 
     def created(self, netns: Path, function: Callable[[], T]) -> T:
-        """On the thread: make a namespace, hold it at `netns` and run `function` inside; undone if that fails."""
+        """On the thread: make a namespace, run `function` inside, then hold it at `netns`.
+
+        Held means complete: whoever dies before leaves nothing behind.
+        """
         _checked(_libc.unshare(_CLONE_NEWNET), "make network namespace")
         try:
+            result = function()
             hold(netns)
-            try:
-                return function()
-            except BaseException:
-                release(netns)
-                raise
+            return result
         finally:
             enter(self._home_netns)
 
@@ -133,12 +134,13 @@ class NamespaceThread:
                 future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
+            del item, function, future
         if self._home_netns >= 0:
             os.close(self._home_netns)
 
     def _settle(self) -> OSError | None:
         try:
-            self._home_netns = os.open(self._home or _OWN, os.O_RDONLY | os.O_CLOEXEC)
+            self._home_netns = os.open(self._home or OWN, os.O_RDONLY | os.O_CLOEXEC)
             if self._home is not None:
                 enter(self._home_netns)
         except OSError as error:

@@ -157,6 +157,8 @@ class Netlink:
 
     def send(self, *requests: Request) -> None:
         """Carry out the requests in order, in one message. Raises NetlinkError for the first one refused."""
+        if not requests:
+            return
         waiting: dict[int, Request] = {}
         parts = []
         for request in requests:

@@ -17,6 +17,8 @@ from dure.node.network.namespaces import NamespaceThread
 T = TypeVar("T")
 
 _JSON_OUTPUT = 1 << 4
+_LARGE = 1 << 16
+"""Characters of a script after which the parser's memory, many times that, is worth giving back."""
 
 
 class NftError(DureError):
@@ -38,6 +40,12 @@ def _library() -> ctypes.CDLL:
     library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
     library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     return library
+
+
+def _give_memory_back() -> None:
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
+    if trim is not None:
+        trim(0)
 
 
 class Nft:
@@ -83,6 +91,8 @@ class Nft:
         failed = library.nft_run_cmd_from_buffer(self._context, script.encode())
         output: bytes = library.nft_ctx_get_output_buffer(self._context) or b""
         errors: bytes = library.nft_ctx_get_error_buffer(self._context) or b""
+        if len(script) > _LARGE:
+            _give_memory_back()
         if failed:
             raise NftError(errors.decode(errors="replace").strip() or "nftables refused a transaction")
         return output

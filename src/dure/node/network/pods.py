@@ -52,6 +52,7 @@ class NodeNetwork:
 
     def __init__(self, machine: Machine, node: str, state_dir: Path) -> None:
         self.place: NodePlace = machine.nodes[node]
+        self.addresses = machine.addresses
         self._thread: NamespaceThread = machine.thread
         self._pod_netns_dir = machine.pod_netns_dir
         self._leases = Leases(state_dir / "leases", self.place.pods)
@@ -65,6 +66,10 @@ class NodeNetwork:
     async def start(self) -> None:
         """After `Machine.setup`. Puts the node's own rules in place."""
         self._leases.load()
+        for lease in self._leases.all():
+            if not namespaces.is_namespace(self._netns(lease.pod_uid)):
+                # the machine was booted anew, or an agent died in the middle: such a pod is attached afresh
+                self._leases.release(lease.pod_uid)
         self._netlink = await self._thread.call(lambda: self._thread.inside(self.place.netns, Netlink))
         self.nft.start()
         await self.nft.run(hostports.table(self.place, self._leases.all()))
@@ -140,16 +145,16 @@ class NodeNetwork:
     def _connect(self, netns: Path, lease: Lease) -> None:
         """On the thread: make the namespace unless it is there, and wire it."""
         if not namespaces.is_namespace(netns):
-            self._thread.created(netns, lambda: self._wire(netns, lease))
+            self._thread.created(netns, lambda: self._wire(lease))
 
-    def _wire(self, netns: Path, lease: Lease) -> None:
+    def _wire(self, lease: Lease) -> None:
         """On the thread, inside the pod's new namespace."""
         if self._netlink is None:
             raise DureError("the node's network is not started")
         namespaces.write_sysctl("net/ipv6/conf/default/addr_gen_mode", "1")
         pod_mac = hardware_address(lease.ip)
         device = _NODE_INDEX + lease.number
-        handle = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(namespaces.OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._netlink.send(
                 delete_link(_device(lease)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -84,19 +85,25 @@ class Contact:
         finally:
             await _close(writer)
 
+    def _address(self, entry: Obj, container: Obj) -> str:
+        try:
+            port: object = port_of(entry.get("port"), container)
+        except ValueError:
+            port = entry.get("port")
+        return f"{entry.get('host') or self.ip}:{port}"
+
     def _url(self, action: Obj, container: Obj) -> str:
         get = action.get("httpGet") or {}
         scheme = str(get.get("scheme") or "HTTP").lower()
-        return f"{scheme}://{get.get('host') or self.ip}:{get.get('port', '')}{get.get('path') or '/'}"
+        return f"{scheme}://{self._address(get, container)}{get.get('path') or '/'}"
 
     def _unreached(self, action: Obj, container: Obj, error: Exception) -> str:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        if "httpGet" in action:
-            return f'Get "{self._url(action, container)}": {reason.lower()}'
-        if "tcpSocket" in action:
-            tcp = action["tcpSocket"]
-            return f"dial tcp {tcp.get('host') or self.ip}:{tcp['port']}: connect: {reason.lower()}"
-        return reason
+        dialled = isinstance(error, OSError) and bool(error.errno)
+        reason = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)).lower()
+        entry = action.get("httpGet") or action.get("tcpSocket") or {}
+        if dialled and entry:
+            reason = f"dial tcp {self._address(entry, container)}: connect: {reason}"
+        return f'Get "{self._url(action, container)}": {reason}' if "httpGet" in action else reason
 
 
 def port_of(port: Any, container: Obj) -> int:

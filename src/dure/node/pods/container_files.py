@@ -75,7 +75,8 @@ class ContainerFiles:
             yield "/etc/hosts", etc_files.host_network_hosts_file(pod, _read(Path("/etc/hosts")))
         else:
             yield "/etc/hosts", etc_files.hosts_file(pod, ip, config.cluster_domain)
-        yield "/etc/hostname", etc_files.pod_hostname(pod) + "\n"
+        hostname = config.name if pod["spec"].get("hostNetwork") else etc_files.uts_hostname(pod, config.cluster_domain)
+        yield "/etc/hostname", hostname + "\n"
 
     def termination_message(self, container: Obj, attempt: int, *, failed: bool) -> str:
         """What the container wrote, or for a failed one the end of its log where it asked for that."""

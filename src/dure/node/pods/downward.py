@@ -9,6 +9,7 @@ from decimal import ROUND_CEILING
 
 from dure.api.quantities import parse_quantity
 from dure.core.json import Obj
+from dure.node.model import NodeConfig
 from dure.node.pods.model import container_named
 
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.+)'\]$")
@@ -23,6 +24,10 @@ class Downward:
     host_ip: str
     node: str
     allocatable: Mapping[str, str]
+
+    @staticmethod
+    def on_node(config: NodeConfig, pod: Obj, ip: str) -> Downward:
+        return Downward(pod, ip, config.ip, config.name, config.allocatable)
 
     @property
     def namespace(self) -> str:

@@ -30,6 +30,14 @@ def pod_hostname(pod: Obj) -> str:
     return name[:HOSTNAME_LIMIT].rstrip("-.")
 
 
+def uts_hostname(pod: Obj, cluster_domain: str) -> str:
+    """What `hostname` prints: with `setHostnameAsFQDN` the whole name."""
+    domain = pod_domain(pod, cluster_domain)
+    if domain and pod["spec"].get("setHostnameAsFQDN"):
+        return f"{pod_hostname(pod)}.{domain}"
+    return pod_hostname(pod)
+
+
 def pod_domain(pod: Obj, cluster_domain: str) -> str:
     """The fully qualified rest after the hostname, empty without a subdomain."""
     subdomain = pod["spec"].get("subdomain")

@@ -9,7 +9,7 @@ from dure.core.errors import BadRequest, NotFound
 from dure.core.json import Obj
 from dure.node.model import NodeConfig
 from dure.node.pods.container_files import ContainerFiles
-from dure.node.pods.model import all_containers, container_named, is_alive, main_containers
+from dure.node.pods.model import all_containers, container_named, is_alive, main_containers, reported_statuses
 from dure.node.pods.worker import PodWorker
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
@@ -25,6 +25,8 @@ class Target:
     container_id: str
     """Of the newest run; empty when there was none."""
     running: bool
+    waiting: str
+    """Why it does not run: the reason in its status, empty when there is none."""
     log_path: str
     """Of the newest run."""
     previous_log_path: str
@@ -32,8 +34,15 @@ class Target:
     tty: bool
     stdin: bool
     stdin_once: bool
-    netns: str = ""
-    host_network: bool = False
+    host_network: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PodTarget:
+    """One pod, for port-forward."""
+
+    uid: str
+    host_network: bool
 
 
 class PodLookup:
@@ -58,6 +67,7 @@ class PodLookup:
             container=name,
             container_id=newest.id if newest else "",
             running=newest is not None and is_alive(newest),
+            waiting=_waiting_reason(worker.pod, name),
             log_path=str(files.log_path(name, attempt)),
             previous_log_path=str(files.log_path(name, attempt - 1)) if attempt > 0 else "",
             tty=bool(entry.get("tty")),
@@ -66,8 +76,14 @@ class PodLookup:
             host_network=worker.operations.on_host_network,
         )
 
+    def resolve_pod(self, namespace: str, pod: str) -> PodTarget:
+        """Raises NotFound."""
+        worker = self._find(namespace, pod, "")
+        return PodTarget(worker.operations.uid, worker.operations.on_host_network)
+
     def _find(self, namespace: str, pod: str, uid: str) -> PodWorker:
-        for worker in self._workers.values():
+        # a pod that is already gone from the API may still be ending under the name of its successor
+        for worker in sorted(self._workers.values(), key=lambda worker: worker.is_gone):
             meta = worker.pod["metadata"]
             if meta["name"] == pod and meta.get("namespace", "") == namespace and uid in ("", meta["uid"]):
                 return worker
@@ -89,10 +105,14 @@ def _container(pod: Obj, name: str) -> Obj:
     raise BadRequest(f"a container name must be specified for pod {pod['metadata']['name']}, choose one of: [{names}]")
 
 
+def _reported(pod: Obj, name: str) -> Obj:
+    return next((entry for entry in reported_statuses(pod) if entry.get("name") == name), {})
+
+
 def _reported_attempt(pod: Obj, name: str) -> int:
-    status = pod.get("status") or {}
-    for field in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
-        for entry in status.get(field) or []:
-            if entry.get("name") == name:
-                return int(entry.get("restartCount") or 0)
-    return 0
+    return int(_reported(pod, name).get("restartCount") or 0)
+
+
+def _waiting_reason(pod: Obj, name: str) -> str:
+    waiting = (_reported(pod, name).get("state") or {}).get("waiting") or {}
+    return str(waiting.get("reason") or "")

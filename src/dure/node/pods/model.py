@@ -161,7 +161,7 @@ class PodState:
     """Everything by container name unless said otherwise."""
 
     containers: dict[str, ContainerState] = field(default_factory=dict)
-    """By container id: the last run of each name and the one before, as the runtime (after a loss: the API) knows them."""
+    """By container id: the last run of each name and the one before, as the runtime (or after a loss the API) has."""
     sandbox_ready: bool = False
     sandbox_since: int = 0
     """Nanoseconds since the epoch; init containers made before it must run again. 0 when adopted."""

@@ -67,6 +67,8 @@ class PodOperations:
         self._volumes = volumes
         self._references = references
         self.files = ContainerFiles.of(rooms.config, pod)
+        self._ending: set[str] = set()
+        """Ids whose end has been announced and whose preStop hook has had its turn."""
         self._preparation = Preparation(rooms, self.files, volumes, references)
 
     @property
@@ -129,7 +131,7 @@ class PodOperations:
             namespace=meta.get("namespace", ""),
             name=meta["name"],
             node=config.name,
-            hostname=config.name if self.on_host_network else etc_files.pod_hostname(pod),
+            hostname=config.name if self.on_host_network else etc_files.uts_hostname(pod, config.cluster_domain),
             netns=netns,
             cgroup=config.cgroup(qos_class(pod), self.uid),
             resources=pod_resources(pod),
@@ -248,7 +250,8 @@ class PodOperations:
 
     async def stop_container(self, step: StopContainer) -> None:
         container = container_named(self.pod, step.container) or {"name": step.container}
-        if step.hook:
+        if step.hook and step.id not in self._ending:
+            self._ending.add(step.id)
             self.announce("Normal", "Killing", step.message, container)
             await self._run_pre_stop(container, step)
         left = max(MIN_STOP_SECONDS, step.deadline - self._clock.time())
@@ -290,11 +293,12 @@ class PodOperations:
         for known in (state.messages, state.failed_starts, state.applied, state.unhealthy):
             known.pop(step.id, None)
         state.started.discard(step.id)
+        self._ending.discard(step.id)
         state.ready.discard(step.id)
 
     async def resize_container(self, step: ResizeContainer) -> None:
-        container, config = self._container(step.container), self._rooms.config
-        resources = container_resources(self.pod, container, config.memory_bytes, may_lower=config.may_lower_oom_score)
+        container = self._container(step.container)
+        resources = container_resources(self.pod, container, self._rooms.config.memory_bytes)
         await self._rooms.runtime.update(step.id, resources)
         self._state.applied[step.id] = container.get("resources") or {}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dure.api.quantities import format_milli
 from dure.core.json import Obj
 from dure.node.pods.accounts import Accounts, resolve_user
 from dure.node.pods.container_files import ContainerFiles
@@ -35,7 +34,7 @@ class Preparation:
         rooms, name = self._rooms, container["name"]
         sources = await self._sources(pod, container)
         rootfs = await rooms.images.mount(image, run_id)
-        downward = node_downward(rooms, pod, state.ip)
+        downward = Downward.on_node(rooms.config, pod, state.ip)
         services = service_environment(pod, rooms.services(pod["metadata"].get("namespace", "")))
         environment = make_environment(container, sources, downward, services, image.env)
         user = resolve_user(pod, container, image.user, Accounts.of_rootfs(rootfs) if rootfs else Accounts())
@@ -45,7 +44,6 @@ class Preparation:
             *self._files.mounts(pod, container, attempt, state.ip),
         ]
         self.stop_signals[run_id] = image.stop_signal or "SIGTERM"
-        config = rooms.config
         prepared = Prepared(
             id=run_id,
             attempt=attempt,
@@ -54,7 +52,7 @@ class Preparation:
             environment=environment,
             user=user,
             mounts=list(_without_doubles(mounts)),
-            resources=container_resources(pod, container, config.memory_bytes, may_lower=config.may_lower_oom_score),
+            resources=container_resources(pod, container, rooms.config.memory_bytes),
             target_container=_target(container, state),
         )
         return make_container_spec(pod, container, image, prepared)
@@ -67,14 +65,6 @@ class Preparation:
             if obj is not None:
                 found[resource][name] = obj
         return Sources(found["configmaps"], found["secrets"])
-
-
-def node_downward(rooms: NodeRooms, pod: Obj, ip: str) -> Downward:
-    config = rooms.config
-    allocatable = {"cpu": format_milli(config.cpus * 1000), "memory": str(config.memory_bytes)}
-    if config.storage_bytes:
-        allocatable["ephemeral-storage"] = str(config.storage_bytes)
-    return Downward(pod, ip, config.ip, config.name, allocatable)
 
 
 def _target(container: Obj, state: PodState) -> str:

@@ -23,18 +23,17 @@ def cpu_quota(millis: int) -> int:
     return max(MIN_QUOTA, millis * PERIOD // 1000) if millis else 0
 
 
-def container_resources(pod: Obj, container: Obj, memory_capacity: int, *, may_lower: bool = True) -> Resources:
+def container_resources(pod: Obj, container: Obj, memory_capacity: int) -> Resources:
     given = container.get("resources") or {}
     requests, limits = given.get("requests") or {}, given.get("limits") or {}
     limit = milli(limits["cpu"]) if "cpu" in limits else 0
     asked = milli(requests["cpu"]) if "cpu" in requests else limit
-    score = oom_score_adj(pod, container, memory_capacity)
     return Resources(
         cpu_shares=cpu_shares(asked),
         cpu_quota=cpu_quota(limit),
         cpu_period=PERIOD,
         memory_bytes=whole(limits["memory"]) if "memory" in limits else 0,
-        oom_score_adj=score if may_lower else max(score, 0),
+        oom_score_adj=oom_score_adj(pod, container, memory_capacity),
     )
 
 

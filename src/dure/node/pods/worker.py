@@ -76,6 +76,11 @@ class PodWorker:
         """The newest object, with the newest status we know."""
         return {**self._object, "status": self.writer.current}
 
+    @property
+    def is_gone(self) -> bool:
+        """The object is no longer in the API."""
+        return self._gone
+
     # --- news ---------------------------------------------------------------------------------
 
     def update(self, pod: Obj) -> None:
@@ -97,7 +102,7 @@ class PodWorker:
 
     def observe(self, run: ContainerState) -> None:
         """The runtime says so."""
-        if self.operations.observe(run):
+        if self.operations.observe(run) and run.state != "created":
             self._news.set()
 
     def adopt(self, runs: Sequence[ContainerState], *, sandbox_ip: str | None) -> None:
@@ -115,7 +120,7 @@ class PodWorker:
             if container is not None and not container.get("startupProbe"):
                 self.state.started.add(run.id)
             if container is not None:
-                self.state.applied[run.id] = container.get("resources") or {}
+                self.state.applied.setdefault(run.id, container.get("resources") or {})
 
     def _adopt_reported(self, reported: dict[str, Any]) -> None:
         run_id = str(reported.get("containerID") or "").removeprefix(CONTAINER_ID_SCHEME)
@@ -126,6 +131,8 @@ class PodWorker:
                 self.state.started.add(run_id)
             if reported.get("ready"):
                 self.state.ready.add(run_id)
+            if "resources" in reported:
+                self.state.applied[run_id] = reported["resources"]
         elif pod_phase(self._object) not in ("Succeeded", "Failed") and not self.state.of(reported["name"]):
             # it ran, and is nowhere to be found: the machine has been restarted
             self.state.containers[run_id] = ContainerState(

@@ -12,6 +12,10 @@ Get = Callable[[str, str, str], Awaitable[Obj | None]]
 """(resource, namespace, name)."""
 
 
+CLAIM_MODE = 0o777
+"""A new claim's folder: whichever user the pod runs as may write, as with the usual local provisioners."""
+
+
 async def locate_claim(namespace: str, name: str, get: Get) -> str:
     """A path on this node. Raises VolumeFailure."""
     claim = await get("persistentvolumeclaims", namespace, name)
@@ -28,7 +32,7 @@ async def locate_claim(namespace: str, name: str, get: Get) -> str:
     if reference.get("uid") and reference["uid"] != claim["metadata"].get("uid"):
         raise VolumeFailure(f'persistentvolume "{bound}" is bound to another claim')
     if host_path := spec.get("hostPath"):
-        return prepare_host_path(host_path["path"], host_path.get("type") or "")
+        return prepare_host_path(host_path["path"], host_path.get("type") or "", mode=CLAIM_MODE)
     if local := spec.get("local"):
         return prepare_host_path(local["path"], "Directory")
     raise VolumeFailure(f'persistentvolume "{bound}": only hostPath and local volumes can be mounted on this node')

@@ -18,14 +18,15 @@ _CHECKS = {
 }
 
 
-def prepare_host_path(path: str, kind: str) -> str:
-    """The path, checked for its type and made where the type says so. Raises VolumeFailure."""
+def prepare_host_path(path: str, kind: str, *, mode: int = 0o755) -> str:
+    """The path, checked for its type and made, with `mode`, where the type says so. Raises VolumeFailure."""
     target = Path(path)
     if not target.is_absolute() or ".." in target.parts:
         raise VolumeFailure(f"hostPath {path!r} must be absolute and without '..'")
     try:
         if kind == "DirectoryOrCreate" and not target.exists():
-            target.mkdir(mode=0o755, parents=True)
+            target.mkdir(parents=True)
+            target.chmod(mode)
         elif kind == "FileOrCreate" and not target.exists():
             target.touch(mode=0o644)
     except OSError as error:
@@ -37,9 +38,9 @@ def prepare_host_path(path: str, kind: str) -> str:
         return path
     check, complaint = _CHECKS[kind]
     try:
-        mode = target.stat().st_mode
+        found = target.stat().st_mode
     except OSError as error:
         raise VolumeFailure(f"hostPath type check failed: {path} {complaint}") from error
-    if not check(mode):
+    if not check(found):
         raise VolumeFailure(f"hostPath type check failed: {path} {complaint}")
     return path

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dure.api.quantities import format_milli, whole
+from dure.api.quantities import whole
 from dure.client.client import Client
 from dure.core.clock import Clock
 from dure.core.json import Obj
@@ -23,10 +23,11 @@ from dure.node.model import NodeConfig, path_segment
 from dure.node.pods.downward import Downward
 from dure.node.pods.model import all_containers
 from dure.node.pods.ports import PodVolumes, TaskStarter, VolumeFailure
-from dure.node.ports import Mount
+from dure.node.ports import ImageService, Mount
 from dure.node.references import ObjectCache, References
 from dure.node.volumes.claims import locate_claim
 from dure.node.volumes.host_path import prepare_host_path
+from dure.node.volumes.image_volume import image_mount_id, mount_image
 from dure.node.volumes.kernel import Mounter
 from dure.node.volumes.ownership import give_folders_to_group, give_to_group
 from dure.node.volumes.payload_writer import write_payload
@@ -56,6 +57,7 @@ class LocalVolumes:
     config: NodeConfig
     client: Client
     objects: ObjectCache
+    images: ImageService
     mounter: Mounter
     clock: Clock
 
@@ -121,6 +123,8 @@ class LocalPodVolumes:
                 return await self._claim(volume["persistentVolumeClaim"])
             case "emptyDir":
                 return str(self._empty_dir(volume))
+            case "image":
+                return await mount_image(self.room.images, self.pod(), volume, self._references, self.room.clock)
             case "configMap" | "secret" | "downwardAPI" | "projected":
                 return str(await self._payload(volume, kind))
         raise VolumeFailure(f"this node knows no volume of kind {kind!r}")
@@ -186,10 +190,8 @@ class LocalPodVolumes:
         return SourceReader(namespace, get, token, self._downward, self._fs_group, _one_user(pod))
 
     def _downward(self) -> Downward:
-        config, pod = self.room.config, self.pod()
-        allocatable = {"cpu": format_milli(config.cpus * 1000), "memory": str(config.memory_bytes)}
-        status = pod.get("status") or {}
-        return Downward(pod, status.get("podIP", ""), config.ip, config.name, allocatable)
+        pod = self.pod()
+        return Downward.on_node(self.room.config, pod, (pod.get("status") or {}).get("podIP", ""))
 
     @property
     def _security(self) -> Obj:
@@ -260,6 +262,9 @@ class LocalPodVolumes:
 
     async def tear_down(self) -> None:
         self._stop_keeping()
+        for volume in self._volumes():
+            if kind_of(volume) == "image":
+                await self.room.images.unmount(image_mount_id(self.pod(), volume))
         await asyncio.to_thread(remove_volumes, self.root, self.room.mounter)
         self.sources.clear()
 
@@ -287,7 +292,7 @@ def remove_volumes(pod_dir: Path, mounter: Mounter) -> None:
 
 def _is_read_only(volume: Obj) -> bool:
     """Payloads are written by the node alone."""
-    if kind_of(volume) in PAYLOADS:
+    if kind_of(volume) in (*PAYLOADS, "image"):
         return True
     return bool((volume.get("persistentVolumeClaim") or {}).get("readOnly"))
 

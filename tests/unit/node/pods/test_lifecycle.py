@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 from typing import Any
 
 from dure.node.ports import ContainerSpec
-from tests.support.node import Script, node
+from dure.node.runtimes.simulated import Script
+from tests.support.node import node, restarts
 
 FOREVER = Script()
 
@@ -28,8 +30,8 @@ async def test_a_pod_runs_and_is_deleted(tmp_path: Path) -> None:
         assert pod["status"]["podIP"] == "10.244.1.2"
         await here.client.delete("pods", "web", "default")
         last = await here.wait_gone()
-        assert last["status"]["phase"] == "Failed"  # 143, as a process that does not handle SIGTERM gives
-        assert here.runtime.states == {}
+        assert last["status"]["phase"] == "Succeeded"
+        assert await here.runtime.containers() == []
         assert here.network.addresses == {}
         assert here.images.mounted == set()
         assert not (tmp_path / "nodes/dure-1/pods" / last["metadata"]["uid"]).exists()
@@ -69,7 +71,7 @@ async def test_a_job_like_pod_succeeds_and_leaves_its_network(tmp_path: Path) ->
         assert conditions["Ready"] == ("False", "PodCompleted")
         assert conditions["Initialized"] == ("True", "PodCompleted")
         await asyncio.sleep(1)
-        assert (here.network.addresses, here.runtime.states) == ({}, {})
+        assert (here.network.addresses, await here.runtime.containers()) == ({}, [])
         assert (await here.get())["status"]["phase"] == "Succeeded"
         await here.client.delete("pods", "web", "default")
         await here.wait_gone()
@@ -79,12 +81,12 @@ async def test_a_failing_container_is_restarted_with_growing_back_off(tmp_path: 
     starts: list[float] = []
 
     def behave(spec: ContainerSpec) -> Script:
-        return Script(seconds=1, code=3)
+        return Script(seconds=1, exit_code=3)
 
     async with node(tmp_path, behave) as here:
         await here.create()
-        pod = await here.wait_for(lambda pod: _restarts(pod) == 1)
-        waiting = await here.wait_for(lambda pod: "waiting" in _state(pod) and _restarts(pod) == 1)
+        pod = await here.wait_for(lambda pod: restarts(pod) == 1)
+        waiting = await here.wait_for(lambda pod: "waiting" in _state(pod) and restarts(pod) == 1)
         assert _state(waiting)["waiting"]["reason"] == "CrashLoopBackOff"
         uid = pod["metadata"]["uid"]
         assert _state(waiting)["waiting"]["message"] == (
@@ -93,23 +95,23 @@ async def test_a_failing_container_is_restarted_with_growing_back_off(tmp_path: 
         last = waiting["status"]["containerStatuses"][0]["lastState"]["terminated"]
         assert (last["reason"], last["exitCode"]) == ("Error", 3)
         for count in (2, 3, 4):
-            await here.wait_for(lambda pod, count=count: _restarts(pod) == count)
+            await here.wait_for(lambda pod, count=count: restarts(pod) == count)
             starts.append(here.clock.time())
-        assert [round(later - sooner) for sooner, later in zip(starts, starts[1:], strict=False)] == [21, 41]
+        assert [round(later - sooner) for sooner, later in itertools.pairwise(starts)] == [21, 41]
         uid = pod["metadata"]["uid"]
         told = f"Warning BackOff: Back-off restarting failed container app in pod web_default({uid})"
         assert told in await here.events()
-        assert [state.attempt for state in here.runtime.states.values()] == [3, 4]
+        assert [state.attempt for state in await here.runtime.containers()] == [3, 4]
 
 
 async def test_on_failure_restarts_until_success(tmp_path: Path) -> None:
     def behave(spec: ContainerSpec) -> Script:
-        return Script(seconds=1, code=1 if spec.attempt < 2 else 0)
+        return Script(seconds=1, exit_code=1 if spec.attempt < 2 else 0)
 
     async with node(tmp_path, behave) as here:
         await here.create(restartPolicy="OnFailure")
         pod = await here.wait_phase("Succeeded")
-        assert _restarts(pod) == 2
+        assert restarts(pod) == 2
 
 
 async def test_init_containers_run_in_order_before_the_rest(tmp_path: Path) -> None:
@@ -119,19 +121,15 @@ async def test_init_containers_run_in_order_before_the_rest(tmp_path: Path) -> N
         assert _state(first) == {"waiting": {"reason": "PodInitializing"}}
         assert first["status"]["phase"] == "Pending"
         pod = await here.wait_ready()
-        assert [line for line in here.runtime.log if line.startswith("start")] == [
-            "start one/0",
-            "start two/0",
-            "start app/0",
-        ]
+        assert here.runtime.starts() == ["one/0", "two/0", "app/0"]
         assert [entry["ready"] for entry in pod["status"]["initContainerStatuses"]] == [True, True]
 
 
-async def test_a_failed_init_container_fails_a_pod_that_never_restarts(tmp_path: Path) -> None:
-    async with node(tmp_path, scripts(one=Script(seconds=1, code=1))) as here:
+async def test_a_failed_init_container_fails_a_pod_that_neverrestarts(tmp_path: Path) -> None:
+    async with node(tmp_path, scripts(one=Script(seconds=1, exit_code=1))) as here:
         await here.create(initContainers=[container("one")], restartPolicy="Never")
         pod = await here.wait_phase("Failed")
-        assert "app" not in [state.name for state in here.runtime.states.values()]
+        assert "app" not in [state.name for state in await here.runtime.containers()]
         conditions = {entry["type"]: entry for entry in pod["status"]["conditions"]}
         assert conditions["Initialized"]["message"] == "containers with incomplete status: [one]"
 
@@ -144,7 +142,7 @@ async def test_sidecars_start_first_and_stop_last(tmp_path: Path) -> None:
         )
         await here.wait_ready()
         await here.wait_phase("Succeeded")
-        assert [line for line in here.runtime.log if not line.startswith(("create", "remove"))] == [
+        assert here.runtime.log == [
             "start one/0",
             "start two/0",
             "start app/0",
@@ -155,19 +153,19 @@ async def test_sidecars_start_first_and_stop_last(tmp_path: Path) -> None:
 
 async def test_deletion_runs_the_hook_and_keeps_to_the_grace_period(tmp_path: Path) -> None:
     hook = {"preStop": {"exec": {"command": ["drain"]}}}
-    async with node(tmp_path, scripts(app=Script(stop=None))) as here:
+    async with node(tmp_path, scripts(app=Script(stop_seconds=None))) as here:
         await here.create(containers=[container("app", lifecycle=hook)])
         await here.wait_ready()
         began = here.clock.time()
         await here.client.delete("pods", "web", "default", grace_seconds=7)
         last = await here.wait_gone()
         assert round(here.clock.time() - began) == 7
-        assert "exec app drain" in here.runtime.log
+        assert "exec app/0 drain" in here.runtime.log
         assert last["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 137
 
 
 async def test_a_second_deletion_shortens_the_grace_period(tmp_path: Path) -> None:
-    async with node(tmp_path, scripts(app=Script(stop=None))) as here:
+    async with node(tmp_path, scripts(app=Script(stop_seconds=None))) as here:
         await here.create()
         await here.wait_ready()
         began = here.clock.time()
@@ -187,7 +185,7 @@ async def test_a_force_deleted_pod_is_still_stopped(tmp_path: Path) -> None:
         again = await here.create()
         await here.wait_ready()
         assert again["metadata"]["uid"] != pod["metadata"]["uid"]
-        assert [state.pod_uid for state in here.runtime.states.values()] == [again["metadata"]["uid"]]
+        assert [state.pod_uid for state in await here.runtime.containers()] == [again["metadata"]["uid"]]
 
 
 async def test_a_pod_past_its_deadline_fails(tmp_path: Path) -> None:
@@ -206,9 +204,7 @@ async def test_a_pull_that_fails_backs_off_and_recovers(tmp_path: Path) -> None:
         pod = await here.wait_for(lambda pod: "waiting" in _state(pod) and "message" in _state(pod)["waiting"])
         assert _state(pod)["waiting"] == {"reason": "ErrImagePull", "message": "connection refused"}
         pod = await here.wait_for(lambda pod: _state(pod).get("waiting", {}).get("reason") == "ImagePullBackOff")
-        assert _state(pod)["waiting"]["message"] == (
-            'Back-off pulling image "app:1": ErrImagePull: connection refused'
-        )
+        assert _state(pod)["waiting"]["message"] == ('Back-off pulling image "app:1": ErrImagePull: connection refused')
         here.images.broken = {}
         await here.wait_ready()
         assert 'Normal BackOff: Back-off pulling image "app:1"' in await here.events()
@@ -243,9 +239,9 @@ async def test_a_missing_config_map_holds_the_container_until_it_is_there(tmp_pa
 
 
 async def test_a_command_that_cannot_be_run(tmp_path: Path) -> None:
-    async with node(tmp_path, scripts(app=Script(refuse_start='exec: "nope": not found'))) as here:
+    async with node(tmp_path, scripts(app=Script(start_error='exec: "nope": not found'))) as here:
         await here.create()
-        pod = await here.wait_for(lambda pod: _restarts(pod) == 1 and "message" in _state(pod).get("waiting", {}))
+        pod = await here.wait_for(lambda pod: restarts(pod) == 1 and "message" in _state(pod).get("waiting", {}))
         assert _state(pod)["waiting"] == {"reason": "RunContainerError", "message": 'exec: "nope": not found'}
         last = pod["status"]["containerStatuses"][0]["lastState"]["terminated"]
         assert (last["reason"], last["exitCode"]) == ("StartError", 128)
@@ -257,19 +253,32 @@ async def test_a_post_start_hook_holds_back_the_next_container(tmp_path: Path) -
     async with node(tmp_path) as here:
         await here.create(containers=[container("proxy", lifecycle=hook), container("app")])
         await here.wait_ready()
-        starts = {state.name: state.started_at / 1e9 for state in here.runtime.states.values()}
+        starts = {state.name: state.started_at / 1e9 for state in await here.runtime.containers()}
         assert round(starts["app"] - starts["proxy"]) == 4
 
 
 async def test_a_termination_message_is_reported(tmp_path: Path) -> None:
-    async with node(tmp_path, scripts(app=Script(seconds=1, code=1, message="out of cheese"))) as here:
+    async with node(tmp_path, scripts(app=Script(seconds=1, exit_code=1))) as here:
         await here.create(restartPolicy="Never")
+        await here.wait_ready()
+        mounts = here.runtime.spec_of("app").mounts
+        source = next(mount.source for mount in mounts if mount.target == "/dev/termination-log")
+        Path(source).write_text("out of cheese")
         pod = await here.wait_phase("Failed")
         assert _state(pod)["terminated"]["message"] == "out of cheese"
 
 
+async def test_the_end_of_the_log_stands_in_for_a_message(tmp_path: Path) -> None:
+    script = Script(seconds=1, exit_code=1, output=(("stderr", b"first\nlast words\n"),))
+    async with node(tmp_path, scripts(app=script)) as here:
+        policy = {"terminationMessagePolicy": "FallbackToLogsOnError"}
+        await here.create(containers=[container("app", **policy)], restartPolicy="Never")
+        pod = await here.wait_phase("Failed")
+        assert _state(pod)["terminated"]["message"] == "first\nlast words\n"
+
+
 async def test_a_killed_for_memory_container_says_so(tmp_path: Path) -> None:
-    async with node(tmp_path, scripts(app=Script(seconds=1, code=137, oom=True))) as here:
+    async with node(tmp_path, scripts(app=Script(seconds=1, exit_code=137, oom_killed=True))) as here:
         await here.create(restartPolicy="Never")
         pod = await here.wait_phase("Failed")
         assert _state(pod)["terminated"]["reason"] == "OOMKilled"
@@ -292,7 +301,7 @@ async def test_host_network_pods_take_the_nodes_address(tmp_path: Path) -> None:
         pod = await here.wait_ready()
         assert pod["status"]["podIP"] == "10.243.0.11"
         assert here.network.addresses == {}
-        sandbox = next(iter(here.runtime.made.values()))
+        sandbox = next(iter(await here.runtime.sandboxes()))
         assert (sandbox.netns, sandbox.hostname) == ("/run/netns/host", "dure-1")
 
 
@@ -302,6 +311,38 @@ def _state(pod: dict[str, Any], field: str = "containerStatuses") -> dict[str, A
     return state
 
 
-def _restarts(pod: dict[str, Any]) -> int:
-    entries = (pod.get("status") or {}).get("containerStatuses") or [{"restartCount": 0}]
-    return int(entries[0]["restartCount"])
+async def test_a_sidecar_that_ends_is_restarted_beside_the_rest(tmp_path: Path) -> None:
+    async with node(tmp_path, scripts(helper=Script(seconds=30, exit_code=1))) as here:
+        await here.create(initContainers=[container("helper", restartPolicy="Always")], restartPolicy="Never")
+        await here.wait_ready()
+        await asyncio.sleep(40)
+        assert here.runtime.starts() == ["helper/0", "app/0", "helper/1"]
+        assert (await here.get())["status"]["phase"] == "Running"
+
+
+async def test_an_ephemeral_container_joins_its_target(tmp_path: Path) -> None:
+    async with node(tmp_path) as here:
+        await here.create()
+        await here.wait_ready()
+        added = {"name": "debug", "image": "tools:1", "targetContainerName": "app", "stdin": True, "tty": True}
+        spec = {"spec": {"ephemeralContainers": [added]}}
+        await here.client.patch("pods", "web", "default", spec, type="strategic", subresource="ephemeralcontainers")
+        pod = await here.wait_for(lambda pod: "running" in _state(pod, "ephemeralContainerStatuses"))
+        assert here.runtime.spec_of("debug").target_container == here.runtime.spec_of("app").id
+        assert pod["status"]["phase"] == "Running"
+        found = here.agent.lookup.resolve("default", "web", "debug")
+        assert (found.running, found.tty, found.stdin) == (True, True, True)
+
+
+async def test_a_resize_reaches_the_running_container(tmp_path: Path) -> None:
+    small, large = {"limits": {"cpu": "100m"}}, {"limits": {"cpu": "200m"}, "requests": {"cpu": "100m"}}
+    async with node(tmp_path) as here:
+        await here.create(containers=[container("app", resources=small)])
+        await here.wait_ready()
+        change = {"spec": {"containers": [{"name": "app", "resources": large}]}}
+        await here.client.patch("pods", "web", "default", change, type="strategic", subresource="resize")
+        pod = await here.wait_for(
+            lambda pod: pod["status"]["containerStatuses"][0].get("resources", {}).get("limits") == {"cpu": "200m"}
+        )
+        assert here.runtime.resources[here.runtime.spec_of("app").id].cpu_quota == 20_000
+        assert restarts(pod) == 0

@@ -6,8 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from dure.node.ports import SandboxSpec
-from tests.support.node import Script, TestNode, is_ready, machine
+from dure.node.ports import ContainerState, SandboxSpec
+from dure.node.runtimes.simulated import Script
+from tests.support.node import TestNode, is_ready, machine, restarts
 
 
 async def test_a_new_agent_adopts_what_runs(tmp_path: Path) -> None:
@@ -18,10 +19,10 @@ async def test_a_new_agent_adopts_what_runs(tmp_path: Path) -> None:
         async with box.agent() as here:
             await asyncio.sleep(60)
             assert (await here.get())["status"] == before["status"]
-            assert [line for line in box.runtime.log if line.startswith("start")] == ["start app/0"]
+            assert box.runtime.starts() == ["app/0"]
             await here.client.delete("pods", "web", "default")
             await here.wait_gone()
-            assert box.runtime.states == {}
+            assert await box.runtime.containers() == []
 
 
 async def test_a_container_that_ended_meanwhile_is_restarted(tmp_path: Path) -> None:
@@ -29,9 +30,9 @@ async def test_a_container_that_ended_meanwhile_is_restarted(tmp_path: Path) -> 
         async with box.agent() as here:
             await here.create()
             await here.wait_ready()
-        box.runtime.end(box.runtime.named("app").id, 9)
+        box.runtime.end((await box.runtime.named("app")).id, 9)
         async with box.agent() as here:
-            pod = await here.wait_for(lambda pod: _restarts(pod) == 1 and is_ready(pod))
+            pod = await here.wait_for(lambda pod: restarts(pod) == 1 and is_ready(pod))
             last = pod["status"]["containerStatuses"][0]["lastState"]["terminated"]
             assert last["exitCode"] == 9
 
@@ -41,15 +42,15 @@ async def test_after_a_reboot_pods_run_again(tmp_path: Path) -> None:
         async with box.agent() as here:
             await here.create(initContainers=[{"name": "init", "image": "init:1"}])
             await here.wait_ready()
-        _reboot(box.runtime)
+        box.runtime.reboot()
         box.network.addresses.clear()
         async with box.agent() as here:
-            pod = await here.wait_for(lambda pod: _restarts(pod) == 1 and is_ready(pod))
+            pod = await here.wait_for(lambda pod: restarts(pod) == 1 and is_ready(pod))
             last = pod["status"]["containerStatuses"][0]["lastState"]["terminated"]
             assert (last["reason"], last["exitCode"]) == ("ContainerStatusUnknown", 137)
             assert pod["status"]["podIP"] == "10.244.1.3"
             assert pod["status"]["podIPs"] == [{"ip": "10.244.1.3"}]
-            assert [line for line in box.runtime.log if line.startswith("start")][2:] == ["start init/1", "start app/1"]
+            assert box.runtime.starts()[2:] == ["init/1", "app/1"]
 
 
 async def test_after_a_reboot_a_pod_that_never_restarts_has_failed(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ async def test_after_a_reboot_a_pod_that_never_restarts_has_failed(tmp_path: Pat
         async with box.agent() as here:
             await here.create(restartPolicy="Never")
             await here.wait_ready()
-        _reboot(box.runtime)
+        box.runtime.reboot()
         async with box.agent() as here:
             pod = await here.wait_phase("Failed")
             assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
@@ -89,7 +90,7 @@ async def test_what_nobody_owns_is_removed(tmp_path: Path) -> None:
         (tmp_path / "nodes/dure-1/pods/left/volumes").mkdir(parents=True)
         async with box.agent():
             await asyncio.sleep(10)
-        assert (box.runtime.states, box.runtime.made, box.network.addresses) == ({}, {}, {})
+        assert [*await box.runtime.containers(), *await box.runtime.sandboxes(), *box.network.addresses] == []
         assert list((tmp_path / "nodes/dure-1/pods").iterdir()) == []
         assert list((tmp_path / "logs/pods").iterdir()) == []
 
@@ -125,11 +126,14 @@ async def _node(here: TestNode) -> dict[str, Any]:
     return await here.client.get("nodes", "dure-1")
 
 
-def _reboot(runtime: Any) -> None:
-    runtime.states.clear()
-    runtime.made.clear()
-
-
-def _restarts(pod: dict[str, Any]) -> int:
-    entries = (pod.get("status") or {}).get("containerStatuses") or [{"restartCount": 0}]
-    return int(entries[0]["restartCount"])
+async def test_nonsense_about_one_pod_harms_no_other(tmp_path: Path) -> None:
+    async with machine(tmp_path) as box, box.agent() as here:
+        await here.create("odd")
+        odd = await here.wait_ready("odd")
+        box.runtime.tell(ContainerState("x" * 64, odd["metadata"]["uid"], "../up", 0, "", "", "exited"))
+        await asyncio.sleep(1)
+        await here.create()
+        await here.wait_ready()
+        await here.client.delete("pods", "odd", "default")
+        await here.wait_gone("odd")
+        assert box.runtime.starts() == ["app/0", "app/0"]

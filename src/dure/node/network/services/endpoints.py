@@ -47,6 +47,18 @@ def of_port(slices: Iterable[Obj], port: Obj) -> list[Endpoint]:
     return list(found.values())
 
 
+def of_addresses(slices: Iterable[Obj]) -> list[Endpoint]:
+    """Every IPv4 endpoint of a Service once, whatever its ports (they are 0 here); for DNS."""
+    found: dict[str, Endpoint] = {}
+    for endpoint_slice in slices:
+        if endpoint_slice.get("addressType") == "IPv4":
+            for item in endpoint_slice.get("endpoints") or ():
+                endpoint = _endpoint(item, 0)
+                if endpoint is not None:
+                    found.setdefault(endpoint.ip, endpoint)
+    return list(found.values())
+
+
 def _numbers(endpoint_slice: Obj, name: str, protocol: str) -> list[int]:
     ports: Sequence[dict[str, Any]] = endpoint_slice.get("ports") or ()
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from dure.api.meta import ObjectKey
 from dure.node.network.services.rules import NOTHING, TABLE, NodeView, Pieces, frame
@@ -25,8 +25,12 @@ class Table:
     def owners(self) -> Iterable[ObjectKey]:
         return self._shares.keys()
 
-    def whole(self) -> str:
-        """A script that replaces whatever is there."""
+    def affinity_sets(self) -> list[str]:
+        """Names of the sets that remember clients."""
+        return [name for share in self._shares.values() for name in share.sets]
+
+    def whole(self, clients: Mapping[str, Sequence[tuple[str, int]]] | None = None) -> str:
+        """A script that replaces whatever is there. `clients` of affinity sets: (address, seconds left) each."""
         sets: dict[str, str] = {}
         chains: dict[str, Rules] = {}
         for share in self._shares.values():
@@ -35,6 +39,10 @@ class Table:
         elements = {element: _value(owners) for element, owners in self._elements.items()}
         script = [f"add table {TABLE}", f"delete table {TABLE}", *frame(self._node)]
         script += _added_sets(sets) + _added_chains(chains) + _rules(chains) + _added_elements(elements)
+        for name, remembered in (clients or {}).items():
+            if name in sets:
+                items = ", ".join(f"{ip} expires {seconds}s" for ip, seconds in remembered)
+                script.append(f"add element {TABLE} {name} {{ {items} }}")
         return "\n".join(script)
 
     def update(self, changes: Mapping[ObjectKey, Pieces]) -> str:

@@ -72,7 +72,7 @@ class Cgroups(Protocol):
     """What differs between v1 and v2."""
 
     def ensure(self, path: str, resources: Resources | None = None) -> None:
-        """Make the cgroup and, if given, its limits."""
+        """Make a cgroup: with limits one that holds others, without one that holds processes."""
         ...
 
     def update(self, path: str, resources: Resources) -> None: ...
@@ -186,6 +186,8 @@ class CgroupsV2(_Trees):
         for part in ["", *path.strip("/").split("/")]:
             folder = f"{folder}/{part}" if part else folder
             os.makedirs(folder, exist_ok=True)
+            if folder == self._path(path) and resources is None:
+                return  # a cgroup with processes cannot hand controllers on
             for name in wanted:  # one by one: a controller that is refused does not take the others along
                 _write(f"{folder}/cgroup.subtree_control", f"+{name}")
         if resources is not None:
@@ -235,7 +237,7 @@ def _write(path: str, value: object) -> bool:
     if not path:
         return False
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     except OSError:
         return False
     try:

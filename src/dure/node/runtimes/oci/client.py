@@ -57,6 +57,7 @@ class ShimClient:
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
+        self._closed = False
         self._kept: dict[str, dict[str, int]] = {}
 
     async def connect(self) -> None:
@@ -90,7 +91,9 @@ class ShimClient:
 
     def close(self) -> None:
         """The monitor and its containers stay."""
+        self._closed = True
         self._drop(MonitorLost("the runtime is closed"))
+        self._connected.set()  # whoever waits for a monitor learns that none will come
         for fds in self._kept.values():
             for fd in fds.values():
                 os.close(fd)
@@ -102,8 +105,10 @@ class ShimClient:
         Raises RuntimeFailure with the monitor's message.
         """
         while True:
-            await self._connected.wait()
-            assert self._frames is not None
+            while self._frames is None:
+                if self._closed:
+                    raise MonitorLost("the runtime is closed")
+                await self._connected.wait()
             number = next(self._numbers)
             future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             self._pending[number] = future
@@ -112,6 +117,8 @@ class ShimClient:
                     asyncio.get_running_loop().add_writer(self._frames.sock.fileno(), self._on_writable)
                 answer = await future
             except (MonitorLost, OSError) as error:
+                if not isinstance(error, MonitorLost):
+                    self._lose()  # met in sending, before the reader saw the end
                 if again:
                     continue
                 raise MonitorLost("the container monitor went away") from error
@@ -164,8 +171,11 @@ class ShimClient:
             for message, fds in self._frames.receive():
                 self._take(message, fds)
         except OSError:
-            self._drop(MonitorLost("the container monitor went away"))
-            self._lost.set()
+            self._lose()
+
+    def _lose(self) -> None:
+        self._drop(MonitorLost("the container monitor went away"))
+        self._lost.set()
 
     def _on_writable(self) -> None:
         assert self._frames is not None

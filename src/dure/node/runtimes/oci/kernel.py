@@ -85,10 +85,13 @@ def pivot_root(new_root: str) -> None:
 
 def tee(source: int, target: int, length: int) -> int:
     """Copy what waits in one pipe into another without consuming it; 0 when nothing waits."""
-    try:
-        return _check(_libc.tee(source, target, length, 2), "tee")
-    except BlockingIOError:
-        return 0
+    while True:
+        try:
+            return _check(_libc.tee(source, target, length, 2), "tee")
+        except InterruptedError:
+            continue
+        except BlockingIOError:
+            return 0
 
 
 def set_process_name(name: str) -> None:
@@ -123,14 +126,31 @@ def exit_status(pidfd: int) -> int | None:
     return int(status)
 
 
-def start_ticks(pid: int) -> int:
-    """When a process started, in clock ticks since boot: with its pid a name used only once; 0 if it is gone."""
+def _stat(pid: int) -> list[bytes]:
+    """proc(5) from the third field on; empty if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+            return file.read().rpartition(b")")[2].split()
     except OSError:
-        return 0
-    return 0 if fields[0] in b"ZX" else int(fields[19])
+        return []
+
+
+def start_ticks(pid: int) -> int:
+    """When a process started, in clock ticks since boot: with its pid a name used only once; 0 if there is none."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+def is_alive(pid: int, ticks: int) -> bool:
+    """Whether that very process runs; a zombie does not."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] not in b"ZX" and int(fields[19]) == ticks
+
+
+def zombie_status(pid: int, ticks: int) -> int | None:
+    """The wait status of a process that has ended and that nobody has reaped yet."""
+    fields = _stat(pid)
+    return int(fields[49]) if fields and fields[0] == b"Z" and int(fields[19]) == ticks else None
 
 
 def boot_id() -> str:

@@ -4,6 +4,7 @@
     sandboxes/<pod uid>/   sandbox.json  shm/  ipc  uts  pid   (bind-mounted namespaces)
     containers/<id>/       spec.json  config.json  state.json  stdin stdout stderr  pid  runtime.log
     runtime/               the OCI runtime's own state
+    filters/               compiled system call filters
 
 A file is written whole beside its name and renamed; a folder is complete when its `sandbox.json` or `spec.json`
 is there. The folder does not survive a reboot: whoever finds another boot id empties it.
@@ -29,6 +30,7 @@ class RunDir:
         self.sandboxes = f"{root}/sandboxes"
         self.containers = f"{root}/containers"
         self.runtime = f"{root}/runtime"
+        self.filters = f"{root}/filters"
 
     def sandbox(self, pod_uid: str) -> str:
         return f"{self.sandboxes}/{pod_uid}"

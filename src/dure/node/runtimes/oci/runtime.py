@@ -11,16 +11,12 @@ import contextlib
 import os
 import re
 import shutil
-import stat
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
 from dure.core.aio import Scope, finish, running
-from dure.core.json import loads
 from dure.node.ports import (
     ContainerSpec,
     ContainerState,
@@ -31,10 +27,12 @@ from dure.node.ports import (
     Session,
     Usage,
 )
+from dure.node.runtimes.oci.bundle import Bundles
 from dure.node.runtimes.oci.cgroups import find_hierarchies, open_cgroups
-from dure.node.runtimes.oci.choice import choose, read_host
+from dure.node.runtimes.oci.choice import Host, choose, read_host
 from dure.node.runtimes.oci.client import ShimClient
-from dure.node.runtimes.oci.layout import RunDir, read_json, write_json
+from dure.node.runtimes.oci.filters import CompiledFilters
+from dure.node.runtimes.oci.layout import RunDir, read_json
 from dure.node.runtimes.oci.messages import exec_failure, start_failure
 from dure.node.runtimes.oci.sandbox import (
     drop_namespaces,
@@ -46,7 +44,8 @@ from dure.node.runtimes.oci.sandbox import (
     read_sandbox,
 )
 from dure.node.runtimes.oci.session import AttachSession, PipeSession, TerminalSession
-from dure.node.runtimes.oci.spec import Config, Device, Joined, build_config, container_cgroup, exec_process
+from dure.node.runtimes.oci.shim_spawn import Program
+from dure.node.runtimes.oci.spec import Config, Joined, container_cgroup, exec_process
 from dure.node.runtimes.oci.teardown import destroy
 from dure.node.runtimes.signals import signal_number
 
@@ -58,10 +57,13 @@ class OciRuntime:
     """Open it with `async with`; leaving the block leaves the containers running.
 
     `run_dir` belongs to this runtime alone, its path at most 80 bytes long; `instance` is the first part of every
-    cgroup path. Raises ConfigError on entering if the host has no runtime that works.
+    cgroup path. Raises ConfigError on entering if the host has no runtime that works; `choose` is who says which.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str], instance: str) -> None:
+    def __init__(
+        self, run_dir: str | os.PathLike[str], instance: str, choose: Callable[[Host], Program] = choose
+    ) -> None:
+        self._choose = choose
         self._run = RunDir(os.path.abspath(run_dir))
         self._instance = instance
         self._states: dict[str, ContainerState] = {}
@@ -71,18 +73,22 @@ class OciRuntime:
 
     async def __aenter__(self) -> OciRuntime:
         self._host = read_host()
-        self.program = choose(self._host)
+        self.program = self._choose(self._host)
         self._cgroups = open_cgroups(find_hierarchies())
+        self._filters = CompiledFilters(self._run, self.program.name)
+        self._bundles = Bundles(self._run, self._host, self._cgroups, self._filters)
         self._run.make()
         self._client = ShimClient(self._run, self.program, self._on_state)
         await self._client.connect()
-        self._stack.callback(self._client.close)
-        self._clean_scraps()
-        for state in (await self._client.ask("list")).message["containers"]:
-            self._on_state(state)
-            if state["state"] == "running":
-                await self._client.keep(state["id"])
-        await self._stack.enter_async_context(running(self._client.keep_connected()))
+        async with AsyncExitStack() as stack:
+            stack.callback(self._client.close)
+            await stack.enter_async_context(running(self._client.keep_connected()))
+            self._clean_scraps()
+            for state in (await self._client.ask("list")).message["containers"]:
+                self._on_state(state)
+                if state["state"] == "running":
+                    await self._client.keep(state["id"])
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -116,7 +122,7 @@ class OciRuntime:
 
     async def stop_sandbox(self, pod_uid: str) -> None:
         spec = read_sandbox(self._run, pod_uid)
-        mine = [state for state in await self.containers() if state.pod_uid == pod_uid and state.state == "running"]
+        mine = [state for state in await self.containers() if state.pod_uid == pod_uid and state.state != "exited"]
         for state in mine:
             await self._client.ask("kill", id=state.id)
         if spec is not None:
@@ -142,33 +148,15 @@ class OciRuntime:
     async def create(self, spec: ContainerSpec) -> None:
         if not _ID.fullmatch(spec.id):
             raise RuntimeFailure(f"container id {spec.id!r}: letters, digits, - and _", "CreateContainerError")
-        folder = self._run.container(spec.id)
-        if not os.path.exists(f"{folder}/spec.json"):
+        if not os.path.exists(f"{self._run.container(spec.id)}/spec.json"):
             sandbox = read_sandbox(self._run, spec.pod_uid)
             if sandbox is None:
                 raise RuntimeFailure(f"pod {spec.pod_uid} has no sandbox", "CreateContainerError")
             try:
-                self._write_container(spec, sandbox, folder)
+                self._bundles.write(spec, sandbox, self._joined(spec, sandbox))
             except OSError as error:
                 raise RuntimeFailure(f"container {spec.name}: {error}", "CreateContainerError") from error
         await self._client.ask("load", id=spec.id)
-
-    def _write_container(self, spec: ContainerSpec, sandbox: SandboxSpec, folder: str) -> None:
-        scratch = f"{folder}.new"
-        shutil.rmtree(scratch, ignore_errors=True)
-        os.mkdir(scratch, 0o700)
-        namespaces = self._joined(spec, sandbox)
-        own_pid_namespace = not namespaces.pid and not sandbox.host_pid
-        signs = self._cgroups.signs(container_cgroup(sandbox, spec.id))
-        write_json(f"{scratch}/config.json", self._config(spec, sandbox, namespaces))
-        for name in ("stdout", "stderr", *(["stdin"] if spec.stdin else [])):
-            os.mkfifo(f"{scratch}/{name}", 0o600)
-            # so that the container's own user may open /dev/stdout again
-            os.chown(f"{scratch}/{name}", spec.security.uid, spec.security.gid)
-        write_json(f"{scratch}/state.json", {"state": "created", "created_at": time.time_ns()})
-        written = {**asdict(spec), "own_pid_namespace": own_pid_namespace}
-        write_json(f"{scratch}/spec.json", {"spec": written, "cgroup": asdict(signs)})
-        os.rename(scratch, folder)
 
     def _joined(self, spec: ContainerSpec, sandbox: SandboxSpec) -> Joined:
         shared = joined(self._run, sandbox)
@@ -179,22 +167,12 @@ class OciRuntime:
             raise RuntimeFailure(f"target container {spec.target_container} does not run", "CreateContainerError")
         return Joined(shared.ipc, shared.uts, f"/proc/{target.pid}/ns/pid", shared.shm)
 
-    def _config(self, spec: ContainerSpec, sandbox: SandboxSpec, namespaces: Joined) -> Config:
-        security = spec.security
-        profile = None
-        if not security.privileged and security.seccomp not in ("RuntimeDefault", "Unconfined"):
-            with open(security.seccomp, "rb") as file:
-                profile = loads(file.read())
-        paths = host_device_paths() if security.privileged else spec.devices
-        devices = [device for path in paths if (device := read_device(path)) is not None]
-        machine = os.uname().machine
-        return build_config(spec, sandbox, namespaces, self._host, devices=devices, seccomp=profile, machine=machine)
-
     async def start(self, container_id: str) -> None:
         try:
             await self._client.ask("start", id=container_id)
         except RuntimeFailure as error:
             raise start_failure(str(error)) from error
+        self._filters.learn(container_id)
         with contextlib.suppress(RuntimeFailure):  # it has ended already: nothing to keep
             await self._client.keep(container_id)
         state = self._states.get(container_id)
@@ -206,9 +184,9 @@ class OciRuntime:
 
     async def stop(self, container_id: str, *, grace_seconds: float, signal: str = "SIGTERM") -> None:
         state = self._states.get(container_id)
-        if state is None or state.state != "running":
+        if state is None or state.state == "exited":
             return
-        if grace_seconds > 0:
+        if grace_seconds > 0 and state.state == "running":
             await self.signal(container_id, signal)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_seconds):
@@ -278,11 +256,12 @@ class OciRuntime:
         process = exec_process(config, args, tty=tty)
         begin = self._begin_with_terminal if tty else self._begin_with_pipes
         execution, session = await begin(container_id, process, stdin)
+        exited = self._client.exit_of(execution)
         try:
             yield session
         finally:
             session.close()
-            if not self._client.exit_of(execution).done():
+            if not exited.done():
                 with contextlib.suppress(RuntimeFailure):  # with the monitor gone there is no one left to ask
                     await finish(self._client.ask("exec_kill", again=False, execution=execution), within=5)
             self._client.forget_exit(execution)
@@ -390,27 +369,3 @@ async def destroy_all(run_dir: str | os.PathLike[str], instance: str) -> None:
     Needs neither agent nor monitor to be alive; safe to repeat.
     """
     await destroy(RunDir(os.path.abspath(run_dir)), open_cgroups(find_hierarchies()), instance)
-
-
-def read_device(path: str) -> Device | None:
-    """None if there is no device node at `path`."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    if not stat.S_ISCHR(found.st_mode) and not stat.S_ISBLK(found.st_mode):
-        return None
-    kind = "c" if stat.S_ISCHR(found.st_mode) else "b"
-    number = found.st_rdev
-    mode = stat.S_IMODE(found.st_mode)
-    return Device(path, kind, os.major(number), os.minor(number), mode, found.st_uid, found.st_gid)
-
-
-def host_device_paths() -> list[str]:
-    """Every device of the host, for a privileged container; terminals and shared memory are its own."""
-    own = {"pts", "shm", "mqueue", "console", "ptmx", "fd", "stdin", "stdout", "stderr"}
-    found = []
-    for folder, folders, files in os.walk("/dev"):
-        folders[:] = [name for name in folders if name not in own]
-        found += [f"{folder}/{name}" for name in files if name not in own and not os.path.islink(f"{folder}/{name}")]
-    return sorted(found)

@@ -24,7 +24,7 @@ from typing import Any
 
 from dure.node.runtimes.oci import kernel
 from dure.node.runtimes.oci.frames import Frames, Message
-from dure.node.runtimes.oci.layout import RunDir, read_json
+from dure.node.runtimes.oci.layout import RunDir, read_json, write_json
 from dure.node.runtimes.oci.shim_container import Container, Surroundings
 from dure.node.runtimes.oci.shim_exec import Execution
 from dure.node.runtimes.oci.shim_loop import READ, WRITE, Loop
@@ -32,6 +32,10 @@ from dure.node.runtimes.oci.shim_pause import hold_pid_namespace
 from dure.node.runtimes.oci.shim_spawn import Program
 
 _LOG_BYTES = 1 << 20
+
+
+class NoSuchContainer(Exception):
+    """Neither known nor on disk."""
 
 
 class Peer:
@@ -93,8 +97,11 @@ class Shim:
         for name in os.listdir(self._run.containers):
             if os.path.exists(f"{self._run.container(name)}/spec.json") and "." not in name:
                 fds = handed.pop(name, {})
-                container = self._containers[name] = Container(self._around, self._run.container(name))
-                container.adopt(fds.get("pidfd", -1), fds.get("terminal", -1))
+                try:
+                    container = self._containers[name] = Container(self._around, self._run.container(name))
+                    container.adopt(fds.get("pidfd", -1), fds.get("terminal", -1))
+                except Exception:  # one that cannot be read must not cost the others their monitor
+                    traceback.print_exc(file=sys.stderr)
         for fds in handed.values():
             for fd in fds.values():
                 os.close(fd)
@@ -123,15 +130,19 @@ class Shim:
 
         try:
             getattr(self, f"_do_{message['do']}")(peer, message, fds, reply)
+        except NoSuchContainer as error:
+            reply(error=str(error))
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             reply(error=f"monitor: {type(error).__name__}: {error}")
 
     def _find(self, message: Message) -> Container:
-        """Also one whose folder has come since."""
+        """Also one whose folder has come since. Raises NoSuchContainer."""
         container_id = message["id"]
         container = self._containers.get(container_id)
         if container is None:
+            if not os.path.exists(f"{self._run.container(container_id)}/spec.json"):
+                raise NoSuchContainer(f"container {container_id} does not exist")
             container = self._containers[container_id] = Container(self._around, self._run.container(container_id))
         return container
 
@@ -155,8 +166,7 @@ class Shim:
         reply()
 
     def _do_kill(self, peer: Peer, message: Message, fds: list[int], reply: Any) -> None:
-        self._find(message).kill()
-        reply()
+        self._find(message).kill(reply)
 
     def _do_remove(self, peer: Peer, message: Message, fds: list[int], reply: Any) -> None:
         container = self._containers.get(message["id"])
@@ -174,18 +184,17 @@ class Shim:
     def _do_keep(self, peer: Peer, message: Message, fds: list[int], reply: Any) -> None:
         """Descriptors for the agent to keep, so that a container's last words outlive this process."""
         container = self._find(message)
-        held = {"pidfd": container.pidfd, "terminal": container.terminal, "stdin": container.stdin}
-        held.update({output.name: output.fd for output in container.outputs})
+        held = {"pidfd": container.pidfd, **container.stdio.held()}
         names = [name for name, fd in held.items() if fd >= 0]
         reply(names=names, with_fds=[held[name] for name in names])
 
     def _do_attach(self, peer: Peer, message: Message, fds: list[int], reply: Any) -> None:
         container = self._find(message)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        entrance = container.terminal if container.terminal >= 0 else container.stdin
+        entrance = container.stdio.terminal if container.stdio.terminal >= 0 else container.stdio.stdin
         with theirs:
             reply(with_fds=[theirs.fileno(), *([entrance] if entrance >= 0 else [])])
-        container.attach(ours)
+        container.stdio.attach(ours)
 
     def _do_finish_stdin(self, peer: Peer, message: Message, fds: list[int], reply: Any) -> None:
         self._find(message).finish_stdin()
@@ -210,7 +219,10 @@ class Shim:
 
         execution = Execution(self._around, container, on_started, on_exit)
         peer.executions[execution.number] = execution
-        execution.start(message["process"], fds)
+        try:
+            execution.start(message["process"], fds)
+        except OSError as error:
+            on_started(f"{container.id}: {error}", -1)
 
     def _do_exec_kill(self, peer: Peer, message: Message, fds: list[int], reply: Any) -> None:
         execution = peer.executions.get(message["execution"])
@@ -259,12 +271,11 @@ def _redirect(run: RunDir) -> None:
 
 def _forget_other_boot(run: RunDir) -> None:
     now = kernel.boot_id()
-    if read_json(run.boot_id) != now:
-        for folder in (run.containers, run.sandboxes, run.runtime):
+    if read_json(run.boot_id) not in (None, now):
+        for folder in (run.containers, run.sandboxes, run.runtime, run.filters):
             shutil.rmtree(folder, ignore_errors=True)
         run.make()
-        with open(run.boot_id, "w") as file:
-            file.write(f'"{now}"')
+    write_json(run.boot_id, now)
 
 
 def _handed_over(argv: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -272,16 +283,25 @@ def _handed_over(argv: Sequence[str]) -> dict[str, dict[str, int]]:
         return {}
     with open(int(argv[2])) as file:
         handed: dict[str, dict[str, int]] = json.load(file)
-    for fds in handed.values():
-        for fd in fds.values():
-            os.set_inheritable(fd, False)
     return handed
+
+
+def _close_others(wanted: set[int]) -> None:
+    """Whatever else the starter has let through, knowingly or not."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd not in wanted:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(fd)
+    for fd in wanted:
+        os.set_inheritable(fd, False)
 
 
 def main(argv: Sequence[str]) -> int:
     run = RunDir(os.path.abspath(argv[1]))
     run.make()
     handed = _handed_over(argv)
+    _close_others({fd for fds in handed.values() for fd in fds.values()})
     ready = _detach()
     if not _lock(run):
         os.write(ready, b"r")  # somebody else is the monitor: connect to that one

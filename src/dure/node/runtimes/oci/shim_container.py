@@ -10,25 +10,27 @@ A container id is started at most once.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from dure.node.runtimes.oci import kernel
 from dure.node.runtimes.oci.layout import read_json, write_json
-from dure.node.runtimes.oci.shim_log import CriLog
-from dure.node.runtimes.oci.shim_loop import EDGE, READ, Loop
-from dure.node.runtimes.oci.shim_output import Attachment, Peeker, PipeOutput, TerminalOutput
+from dure.node.runtimes.oci.shim_loop import Loop
+from dure.node.runtimes.oci.shim_output import Peeker
 from dure.node.runtimes.oci.shim_spawn import Program, spawn
+from dure.node.runtimes.oci.shim_stdio import Stdio
+from dure.node.runtimes.oci.shim_terminal import listen_for_terminal, take_terminal
 
 UNKNOWN_EXIT = 255
 START_FAILED_EXIT = 128
+_RETRY_SECONDS = 1.0
 
 Record = dict[str, Any]
 Reply = Callable[..., None]
@@ -61,13 +63,15 @@ class Container:
         self.record: Record = read_json(f"{folder}/state.json") or {"state": "created", "created_at": time.time_ns()}
         self.id: str = self.spec["id"]
         self.pidfd = -1
-        self.terminal = -1
-        self.stdin = -1
-        self._log: CriLog | None = None
-        self.outputs: list[PipeOutput | TerminalOutput] = []
-        self.attached: list[Attachment] = []
+        self.stdio = Stdio(
+            around.loop,
+            around.peeker,
+            folder,
+            self.spec["log_path"],
+            tty=self.spec["tty"],
+            stdin=self.spec["stdin"],
+        )
         self._starters: list[Reply] = []
-        self._enders: list[Callable[[], None]] = []
 
     @property
     def state(self) -> str:
@@ -88,67 +92,50 @@ class Container:
         else:
             self._starters.append(reply)
             if len(self._starters) == 1 and "launcher" not in self.record:
-                self._launch()
+                self._try_launch()
+
+    def _try_launch(self) -> None:
+        try:
+            self._launch()
+        except OSError as error:  # nothing has run: it may be tried again
+            self._answer_starters(f"{self.id}: {error}")
 
     def _launch(self) -> None:
-        self._open_stdio()
+        self.stdio.open(stdin_done=False)
         for name in ("pid", "runtime.log"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.folder}/{name}")
-        arguments = ["run", "--detach", "--bundle", self.folder, "--pid-file", f"{self.folder}/pid"]
+        arguments = ["--detach", "--bundle", self.folder, "--pid-file", f"{self.folder}/pid"]
         console = None
-        if self.spec["tty"]:
-            console = self._listen_for_terminal()
-            arguments += ["--console-socket", console.getsockname()]
-        command = self._around.program.command(
-            self._around.runtime_root, f"{self.folder}/runtime.log", *arguments, self.id
-        )
-        stdio = self._container_stdio()
+        stdio = self.stdio.open_for_container()
         self._loop.claim()
         try:
-            pid = spawn(self._around.program, command, stdio, self._record_launcher)
+            if self.spec["tty"]:
+                console = listen_for_terminal(os.path.dirname(self._around.runtime_root))
+                arguments += ["--console-socket", console.getsockname()]
+            pid = spawn(self._around.program, self._command("run", *arguments), stdio, self._record_launcher)
         except BaseException:
             self._loop.release()
+            if console is not None:
+                take_terminal(console)
             raise
         finally:
             for fd in set(stdio):
                 os.close(fd)
         self._loop.child(pid, lambda status: self._on_launched(status, console))
 
+    def _command(self, *args: str) -> list[str]:
+        return self._around.program.command(self._around.runtime_root, f"{self.folder}/runtime.log", *args, self.id)
+
     def _record_launcher(self, pid: int) -> None:
-        self._save(launcher=[pid, kernel.start_ticks(pid)])
-
-    def _open_stdio(self) -> None:
-        """The monitor's ends of the pipes and the log; also for a container taken over."""
-        if self._log is None:
-            self._log = CriLog(self.spec["log_path"])
-        if self.spec["stdin"] and not self.spec["tty"] and not self.record.get("stdin_done") and self.stdin < 0:
-            # read-write, so that opening does not wait for a reader
-            self.stdin = os.open(f"{self.folder}/stdin", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        if not self.spec["tty"] and not self.outputs:
-            for name in ("stdout", "stderr"):
-                fd = os.open(f"{self.folder}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                self.outputs.append(PipeOutput(name, fd, self._around.peeker))
-
-    def _container_stdio(self) -> tuple[int, int, int]:
-        if self.spec["tty"]:
-            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            return null, null, null
-        source = f"{self.folder}/stdin" if self.spec["stdin"] else "/dev/null"
-        return (
-            os.open(source, os.O_RDONLY | os.O_CLOEXEC),
-            # read-write: the container is a reader of its own pipes, so no SIGPIPE when the monitor is gone
-            os.open(f"{self.folder}/stdout", os.O_RDWR | os.O_CLOEXEC),
-            os.open(f"{self.folder}/stderr", os.O_RDWR | os.O_CLOEXEC),
-        )
-
-    def _listen_for_terminal(self) -> socket.socket:
-        return listen_for_terminal(os.path.dirname(self._around.runtime_root))
+        record = {**self.record, "launcher": [pid, kernel.start_ticks(pid)]}
+        write_json(f"{self.folder}/state.json", record)
+        self.record = record
 
     def _on_launched(self, status: int, console: socket.socket | None) -> None:
         try:
             if console is not None:
-                self.terminal = take_terminal(console)
+                self.stdio.terminal = take_terminal(console)
             pid = self._written_pid()
             if status or not pid:
                 self._fail_start(status)
@@ -169,7 +156,7 @@ class Container:
             self.pidfd = os.pidfd_open(pid)
         now = time.time_ns()
         self._save(state="running", pid=pid, ticks=kernel.start_ticks(pid), started_at=now, drop="launcher")
-        self._watch_outputs()
+        self.stdio.watch()
         self._around.announce(self.public())
         self._answer_starters("")
         if self._loop.is_child(pid):
@@ -178,13 +165,13 @@ class Container:
             self._watch_stranger()
 
     def _fail_start(self, status: int) -> None:
-        said = b"".join(output.empty() for output in self.outputs if isinstance(output, PipeOutput))
+        said = self.stdio.empty()
         message = runtime_message(f"{self.folder}/runtime.log") or said.decode(errors="replace").strip()
         message = message or f"{self._around.program.name} ended with wait status {status}"
         self._save(
             state="exited", message=message, exit_code=START_FAILED_EXIT, finished_at=time.time_ns(), drop="launcher"
         )
-        self._close_stdio()
+        self._close()
         self._around.announce(self.public())
         self._answer_starters(message)
 
@@ -197,14 +184,14 @@ class Container:
 
     def adopt(self, pidfd: int, terminal: int) -> None:
         """Go on from the record. The descriptors were kept by the agent; -1 where it had none."""
-        self.pidfd, self.terminal = pidfd, terminal
+        self.pidfd, self.stdio.terminal = pidfd, terminal
         if self.state == "running":
-            self._open_stdio()
+            self.stdio.open(stdin_done=bool(self.record.get("stdin_done")))
             self._adopt_process(self.record["pid"], self.record["ticks"])
         elif self.state == "created" and "launcher" in self.record:
-            self._open_stdio()
+            self.stdio.open(stdin_done=False)
             pid, ticks = self.record["launcher"]
-            if kernel.start_ticks(pid) != ticks:
+            if not kernel.is_alive(pid, ticks):
                 self._adopt_launched()
                 return
             launcher = os.pidfd_open(pid)
@@ -217,12 +204,14 @@ class Container:
 
     def _adopt_launched(self) -> None:
         pid = self._written_pid()
-        if not pid and runtime_message(f"{self.folder}/runtime.log"):
+        if not pid and not self.spec["tty"] and runtime_message(f"{self.folder}/runtime.log"):
             self._fail_start(1)
             return
-        if not pid:  # nothing of the container has run: the pid is written before it does
+        if not pid:
+            # nothing of the container has run, for the pid is written before it does; what the runtime says of a
+            # terminal is only that the monitor which should have taken it is gone
             self._save(drop="launcher")
-            self._delete_from_runtime(lambda: self._launch() if self._starters else None)
+            self._delete_from_runtime(lambda: self._try_launch() if self._starters else None)
             return
         self._save(state="running", pid=pid, ticks=kernel.start_ticks(pid), started_at=time.time_ns(), drop="launcher")
         self._around.announce(self.public())
@@ -230,14 +219,13 @@ class Container:
         self._adopt_process(pid, self.record["ticks"])
 
     def _adopt_process(self, pid: int, ticks: int) -> None:
-        if self.pidfd < 0 and ticks and kernel.start_ticks(pid) == ticks:
+        if self.pidfd < 0 and kernel.is_alive(pid, ticks):
             with contextlib.suppress(ProcessLookupError):
                 self.pidfd = os.pidfd_open(pid)
-        if self.spec["tty"] and self.terminal >= 0:
-            self.outputs.append(TerminalOutput(self.terminal))
-        self._watch_outputs()
+        self.stdio.watch()
         if self.pidfd < 0:
-            self._on_exit(UNKNOWN_EXIT << 8)
+            status = kernel.zombie_status(pid, ticks)
+            self._on_exit(UNKNOWN_EXIT << 8 if status is None else status)
         else:
             self._watch_stranger()
 
@@ -245,49 +233,20 @@ class Container:
         self._loop.watch(self.pidfd, self._on_stranger_gone)
 
     def _on_stranger_gone(self, events: int, patience: int = 40) -> None:
-        """The kernel knows the status once the new parent has reaped it, a moment after the end."""
+        """The status shows in /proc until the new parent has reaped it, and on the pidfd from then on."""
         status = kernel.exit_status(self.pidfd)
+        if status is None:
+            status = kernel.zombie_status(self.record["pid"], self.record["ticks"])
         if status is None and patience:
             self._loop.unwatch(self.pidfd)
             self._loop.later(0.025, lambda: self._on_stranger_gone(0, patience - 1))
             return
         self._on_exit(UNKNOWN_EXIT << 8 if status is None else status)
 
-    # ── output ───────────────────────────────────────────────────────────────────────────────────
-
-    def _watch_outputs(self) -> None:
-        if self.spec["tty"] and self.terminal >= 0 and not self.outputs:
-            self.outputs.append(TerminalOutput(self.terminal))
-        for output in self.outputs:
-            self._loop.watch(output.fd, functools.partial(self._on_output, output), READ | EDGE)
-
-    def _on_output(self, output: PipeOutput | TerminalOutput, events: int) -> None:
-        self._pump(output)
-
-    def _pump(self, output: PipeOutput | TerminalOutput) -> None:
-        if self._log is None or any(attachment.blocked for attachment in self.attached):
-            return
-        if output.pump(self._log, self.attached):
-            self._loop.later(0, lambda: self._pump(output))
-
-    def attach(self, sock: socket.socket) -> None:
-        def on_gone() -> None:
-            self.attached.remove(attachment)
-
-        attachment = Attachment(self._loop, sock, self._pump_all, on_gone)
-        self.attached.append(attachment)
-        if self.state == "exited":
-            attachment.end()
-
-    def _pump_all(self) -> None:
-        for output in self.outputs:
-            self._pump(output)
-
     def finish_stdin(self) -> None:
         """The first attached input has ended: the container reads end of file, now and after a take-over."""
-        if self.stdin >= 0:
-            os.close(self.stdin)
-            self.stdin = -1
+        if self.stdio.stdin >= 0:
+            self.stdio.finish_stdin()
             self._save(stdin_done=True)
 
     # ── end ──────────────────────────────────────────────────────────────────────────────────────
@@ -297,9 +256,14 @@ class Container:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
 
-    def kill(self) -> None:
+    def kill(self, reply: Reply) -> None:
+        """Everything in it; one that is just being started is killed when it has."""
+        if "launcher" in self.record:
+            self._starters.append(lambda error: self.kill(reply))
+            return
         self.signal(signal.SIGKILL)
         self._kill_leftovers()
+        reply()
 
     def _kill_leftovers(self) -> None:
         for path in self.cgroup["procs"]:
@@ -311,10 +275,7 @@ class Container:
     def _on_exit(self, status: int) -> None:
         if not self.spec["own_pid_namespace"]:
             self._kill_leftovers()
-        if self._log is not None:
-            for output in self.outputs:
-                while output.pump(self._log, self.attached, last=True):
-                    pass
+        self.stdio.drain()
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = 128 + number if number else os.WEXITSTATUS(status)
         self._save(
@@ -324,11 +285,8 @@ class Container:
             finished_at=time.time_ns(),
             oom_killed=bool(code) and self._was_out_of_memory(),
         )
-        self._close_stdio()
+        self._close()
         self._around.announce(self.public())
-        enders, self._enders = self._enders, []
-        for ender in enders:
-            ender()
 
     def _was_out_of_memory(self) -> bool:
         path, key = self.cgroup["oom"]
@@ -339,24 +297,12 @@ class Container:
                     return int(count) > 0
         return False
 
-    def _close_stdio(self) -> None:
-        for attachment in tuple(self.attached):
-            attachment.end()
-        for output in self.outputs:
-            self._loop.unwatch(output.fd)
-            os.close(output.fd)
-        if not self.outputs and self.terminal >= 0:
-            os.close(self.terminal)
-        self.outputs, self.terminal = [], -1
+    def _close(self) -> None:
+        self.stdio.close()
         if self.pidfd >= 0:
             self._loop.unwatch(self.pidfd)
             os.close(self.pidfd)
-        if self.stdin >= 0:
-            os.close(self.stdin)
-        self.pidfd = self.stdin = -1
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+            self.pidfd = -1
 
     def remove(self, reply: Reply) -> None:
         """Forget an ended container and what the runtime holds of it; a running one is refused."""
@@ -369,9 +315,7 @@ class Container:
         if not os.path.isdir(f"{self._around.runtime_root}/{self.id}"):
             then()
             return
-        command = self._around.program.command(
-            self._around.runtime_root, f"{self.folder}/runtime.log", "delete", "--force", self.id
-        )
+        command = self._command("delete", "--force")
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             pid = spawn(self._around.program, command, (null, null, null))
@@ -390,8 +334,14 @@ class Container:
         reply()
 
     def _save(self, *, drop: str = "", **changes: Any) -> None:
+        """On disk as soon as can be: a full disk delays the record, not the container's end."""
         self.record = {key: value for key, value in {**self.record, **changes}.items() if key != drop}
-        write_json(f"{self.folder}/state.json", self.record)
+        try:
+            write_json(f"{self.folder}/state.json", self.record)
+        except OSError as error:
+            print(f"{self.folder}/state.json: {error}", file=sys.stderr)
+            if os.path.isdir(self.folder):
+                self._loop.later(_RETRY_SECONDS, self._save)
 
 
 def runtime_message(path: str) -> str:
@@ -403,31 +353,3 @@ def runtime_message(path: str) -> str:
             if found and '"error"' in line:
                 message = str(json.JSONDecoder().raw_decode(rest.lstrip())[0])
     return message
-
-
-def listen_for_terminal(folder: str) -> socket.socket:
-    """Where a runtime sends the controlling end of a terminal; short, for a socket path has 107 bytes."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path = f"{folder}/tty-{time.monotonic_ns():x}"
-    listener.bind(path)
-    listener.listen(1)
-    listener.setblocking(False)
-    return listener
-
-
-def take_terminal(listener: socket.socket) -> int:
-    """The descriptor the runtime has sent before it ended; -1 if none."""
-    os.unlink(listener.getsockname())
-    try:
-        connection, _ = listener.accept()
-    except BlockingIOError:
-        return -1
-    finally:
-        listener.close()
-    with connection:
-        connection.setblocking(False)
-        try:
-            _, fds, _, _ = socket.recv_fds(connection, 4096, 1, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
-            return -1
-    return fds[0] if fds else -1

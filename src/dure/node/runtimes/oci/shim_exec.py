@@ -10,20 +10,17 @@ import itertools
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 from dure.node.runtimes.oci.layout import write_json
-from dure.node.runtimes.oci.shim_container import (
-    Container,
-    Surroundings,
-    listen_for_terminal,
-    runtime_message,
-    take_terminal,
-)
+from dure.node.runtimes.oci.shim_container import Container, Surroundings, runtime_message
 from dure.node.runtimes.oci.shim_spawn import spawn
+from dure.node.runtimes.oci.shim_terminal import listen_for_terminal, take_terminal
 
-_numbers = itertools.count(1)
+_numbers = itertools.count(time.time_ns())
+"""Not used again by a later monitor."""
 
 
 class Execution:
@@ -47,19 +44,19 @@ class Execution:
 
     def start(self, process: dict[str, Any], stdio: list[int]) -> None:
         """`process` is the runtime specification's; `stdio` its three descriptors, none with a terminal."""
-        write_json(f"{self._scratch}.json", process)
         arguments = ["exec", "--detach", "--process", f"{self._scratch}.json", "--pid-file", f"{self._scratch}.pid"]
         console = None
-        if process.get("terminal"):
-            console = listen_for_terminal(os.path.dirname(self._around.runtime_root))
-            arguments += ["--console-socket", console.getsockname()]
-            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            stdio = [null, null, null]
-        command = self._around.program.command(
-            self._around.runtime_root, f"{self._scratch}.log", *arguments, self._container.id
-        )
         self._around.loop.claim()
         try:
+            if process.get("terminal"):
+                console = listen_for_terminal(os.path.dirname(self._around.runtime_root))
+                arguments += ["--console-socket", console.getsockname()]
+                null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+                stdio = [null, null, null]
+            write_json(f"{self._scratch}.json", process)
+            command = self._around.program.command(
+                self._around.runtime_root, f"{self._scratch}.log", *arguments, self._container.id
+            )
             pid = spawn(self._around.program, command, (stdio[0], stdio[1], stdio[2]))
         except BaseException:
             self._around.loop.release()

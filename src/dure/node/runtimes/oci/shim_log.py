@@ -9,10 +9,14 @@ import contextlib
 import os
 import sys
 import time
+from typing import Literal
 
 LINE_BYTES = 16 * 1024
 FILE_BYTES = 10 * 1024 * 1024
 FILES = 5
+
+Unfinished = Literal["", "P", "F"]
+"""What becomes of a line without its end: left where it is, logged as the first part of one, logged as a whole one."""
 
 
 class CriLog:
@@ -39,28 +43,23 @@ class CriLog:
             self._size = start + tail.rfind(b"\n") + 1
             os.ftruncate(self._fd, self._size)
 
-    def write(self, stream: str, data: bytes, *, last: bool = False) -> int:
+    def write(self, stream: str, data: bytes, unfinished: Unfinished = "") -> int:
         """Append the lines `data` holds and return how many of its bytes they took.
 
-        A line without its end is left, unless it is longer than a log line may be or this is the last there is.
+        A line without its end is left, unless it is longer than a log line may be or `unfinished` says how to tag it.
         """
         now = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z"
         full, partial = f"{stamp} {stream} F ".encode(), f"{stamp} {stream} P ".encode()
-        out, taken = [], 0
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            taken += len(line) + 1
-            while len(line) > LINE_BYTES:
-                out.append(partial + line[:LINE_BYTES])
-                line = line[LINE_BYTES:]
-            out.append(full + line)
-        while len(rest) > LINE_BYTES or (rest and last):
-            out.append((full if last and len(rest) <= LINE_BYTES else partial) + rest[:LINE_BYTES])
-            taken += min(len(rest), LINE_BYTES)
-            rest = rest[LINE_BYTES:]
-        if out:
-            self._append(b"\n".join(out) + b"\n")
+        taken = data.rfind(b"\n") + 1
+        text = _prefix(data[:taken], full, partial)
+        rest = data[taken:]
+        while len(rest) > LINE_BYTES or (rest and unfinished):
+            piece, rest = rest[:LINE_BYTES], rest[LINE_BYTES:]
+            text += (full if unfinished == "F" and not rest else partial) + piece + b"\n"
+            taken += len(piece)
+        if text:
+            self._append(text)
         return taken
 
     def _append(self, text: bytes) -> None:
@@ -94,3 +93,24 @@ class CriLog:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _prefix(lines: bytes, full: bytes, partial: bytes) -> bytes:
+    """Whole lines with their tags; a long one in several."""
+    if not lines:
+        return b""
+    if not _may_hold_long_line(lines):
+        return full + lines[:-1].replace(b"\n", b"\n" + full) + b"\n"
+    out = []
+    for line in lines[:-1].split(b"\n"):
+        while len(line) > LINE_BYTES:
+            out.append(partial + line[:LINE_BYTES] + b"\n")
+            line = line[LINE_BYTES:]
+        out.append(full + line + b"\n")
+    return b"".join(out)
+
+
+def _may_hold_long_line(lines: bytes) -> bool:
+    """A line longer than two windows covers one of them whole."""
+    window = LINE_BYTES // 2
+    return any(lines.find(b"\n", start, start + window) < 0 for start in range(0, len(lines) - window, window))

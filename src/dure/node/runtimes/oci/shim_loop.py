@@ -39,6 +39,9 @@ class Timer:
             callback()
 
 
+NO_TIMER = Timer(lambda: None)
+
+
 class Loop:
     """Runs until `stop`. One per process: it owns SIGCHLD."""
 

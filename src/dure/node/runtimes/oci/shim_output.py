@@ -8,19 +8,25 @@ is read from it in the moment of a kill is lost.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from dure.node.runtimes.oci import kernel
-from dure.node.runtimes.oci.shim_log import CriLog
+from dure.node.runtimes.oci.shim_log import CriLog, Unfinished
 from dure.node.runtimes.oci.shim_loop import HANGUP, WRITE, Loop, Timer
 
 _ROUNDS = 16
 """Pipefuls taken from one container before the others have their turn."""
+_PIPE_BYTES = 256 * 1024
 _CHUNK_BYTES = 32 * 1024
 _STUCK_SECONDS = 30.0
+
+Left = Literal["nothing", "a part", "more"]
+"""What may still be in a pipe: the first part of a line, or anything."""
 
 
 class Attachment:
@@ -112,6 +118,7 @@ class Peeker:
 
     def __init__(self) -> None:
         self._out, self._in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        widen(self._in)
         self._sink = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
 
     def peek(self, fd: int) -> bytes:
@@ -126,31 +133,40 @@ class Peeker:
             length -= os.splice(fd, self._sink, length)
 
 
+def widen(fd: int) -> None:
+    """Give a pipe room for `_PIPE_BYTES`; where the kernel refuses, it stays as it was."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
 class PipeOutput:
-    """stdout or stderr through a named pipe."""
+    """stdout or stderr through a named pipe. `idle` counts the looks in a row that found nothing new."""
 
     def __init__(self, name: str, fd: int, peeker: Peeker) -> None:
+        widen(fd)
         self.name = name
         self.fd = fd
         self._peeker = peeker
         self._number = 1 if name == "stdout" else 2
         self._shown = 0
+        self.idle = 0
 
-    def pump(self, log: CriLog, attached: Iterable[Attachment], *, last: bool = False) -> bool:
-        """Log what is there; True if more may wait."""
+    def pump(self, log: CriLog, attached: Iterable[Attachment], unfinished: Unfinished = "") -> Left:
+        """Log what is there; a line without its end stays in the pipe unless `unfinished` tags it."""
         for _ in range(_ROUNDS):
             data = self._peeker.peek(self.fd)
-            if len(data) > self._shown:
+            self.idle = 0 if len(data) > self._shown else self.idle + 1
+            if not self.idle:
                 for attachment in tuple(attached):
                     attachment.show(self._number, data[self._shown :])
-            taken = log.write(self.name, data, last=last)
+            taken = log.write(self.name, data, unfinished)
             self._peeker.discard(self.fd, taken)
             self._shown = len(data) - taken
-            if not taken:
-                return False
-            if not last and any(attachment.blocked for attachment in attached):
-                return False
-        return True
+            if self._shown:
+                return "a part"
+            if not data or is_held_back(attached, unfinished):
+                return "nothing"
+        return "more"
 
     def empty(self) -> bytes:
         """Take what is there without logging it: what a runtime that failed has said."""
@@ -168,8 +184,9 @@ class TerminalOutput:
         os.set_blocking(fd, False)
         self.fd = fd
         self._rest = b""
+        self.idle = 0
 
-    def pump(self, log: CriLog, attached: Iterable[Attachment], *, last: bool = False) -> bool:
+    def pump(self, log: CriLog, attached: Iterable[Attachment], unfinished: Unfinished = "") -> Left:
         for _ in range(_ROUNDS):
             try:
                 data = os.read(self.fd, 1 << 16)
@@ -178,8 +195,14 @@ class TerminalOutput:
             if data:
                 for attachment in tuple(attached):
                     attachment.show(1, data)
+            self.idle = 0 if data else self.idle + 1
             self._rest += data
-            self._rest = self._rest[log.write("stdout", self._rest, last=last and not data) :]
-            if not data or (not last and any(attachment.blocked for attachment in attached)):
-                return False
-        return True
+            self._rest = self._rest[log.write("stdout", self._rest, unfinished) :]
+            if not data or is_held_back(attached, unfinished):
+                return "a part" if self._rest else "nothing"
+        return "more"
+
+
+def is_held_back(attached: Iterable[Attachment], unfinished: Unfinished) -> bool:
+    """Whether a slow watcher stops the reading; nobody does once the container has ended."""
+    return unfinished != "F" and any(attachment.blocked for attachment in attached)

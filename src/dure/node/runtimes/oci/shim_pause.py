@@ -21,7 +21,7 @@ def hold_pid_namespace(folder: str, cgroup_procs: Sequence[str]) -> int:
     """The pid of the holder for the sandbox in `folder`, started if it does not run."""
     path = f"{folder}/pause.json"
     known = read_json(path)
-    if known and kernel.start_ticks(known["pid"]) == known["ticks"]:
+    if known and kernel.is_alive(known["pid"], known["ticks"]):
         return int(known["pid"])
     pid = _start(folder, cgroup_procs)
     write_json(path, {"pid": pid, "ticks": kernel.start_ticks(pid)})
@@ -39,7 +39,7 @@ def _start(folder: str, cgroup_procs: Sequence[str]) -> int:
     os.waitpid(between, 0)
     if not text.isdigit():
         raise OSError(f"no process for the shared PID namespace: {text or 'it ended at once'}")
-    if not kernel.start_ticks(int(text)):
+    if not kernel.is_alive(int(text), kernel.start_ticks(int(text))):
         raise OSError("the process for the shared PID namespace ended at once")
     return int(text)
 

@@ -23,6 +23,9 @@ _GONE_WITHIN_SECONDS = 10.0
 async def destroy(run: RunDir, cgroups: Cgroups, instance: str) -> None:
     """Raises TimeoutError if a process does not die."""
     async with asyncio.timeout(_GONE_WITHIN_SECONDS):
+        # while it lives the monitor reaps what is killed; without it, what it was just starting is killed too
+        while cgroups.kill(f"/{instance}"):  # noqa: ASYNC110 -- v1 has no event for an empty cgroup
+            await asyncio.sleep(0.01)
         await _kill_monitor(run)
         # the kernel lets a cgroup go a moment after its last process; v1 has no event for that
         while not cgroups.remove(f"/{instance}"):

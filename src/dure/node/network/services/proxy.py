@@ -7,11 +7,12 @@ import logging
 
 from dure.api.meta import ObjectKey, key_of
 from dure.core.json import Obj
-from dure.node.network.nft import Nft, NftError
+from dure.node.network.nft import NftError
+from dure.node.network.pods import NodeNetwork
 from dure.node.network.ports import BY_SERVICE, Cache, service_of_slice
 from dure.node.network.services import conntrack
 from dure.node.network.services.conntrack import Flow
-from dure.node.network.services.rules import NOTHING, NodeView, Pieces, plan
+from dure.node.network.services.rules import NOTHING, TABLE, NodeView, Pieces, plan
 from dure.node.network.services.table import Table
 
 log = logging.getLogger(__name__)
@@ -20,17 +21,23 @@ _GATHER_SECONDS = 0.003
 _RETRY_SECONDS = 2.0
 
 
+def view_of(network: NodeNetwork) -> NodeView:
+    """The node as its rules need to know it."""
+    place, addresses = network.place, network.addresses
+    return NodeView(place.name, place.address, addresses.pods, addresses.services, addresses.dns)
+
+
 class ServiceProxy:
     """Programs the node's namespace. Nothing is touched before both caches have synced, so what an earlier agent
     left goes on working; connections are never broken, new ones follow the new state.
     """
 
-    def __init__(self, node: NodeView, nft: Nft, services: Cache, slices: Cache) -> None:
-        self._node = node
-        self._nft = nft
+    def __init__(self, network: NodeNetwork, services: Cache, slices: Cache) -> None:
+        self._node = view_of(network)
+        self._nft = network.nft
         self._services = services
         self._slices = slices
-        self._table = Table(node)
+        self._table = Table(self._node)
         self._dirty: set[ObjectKey] = set()
         self._changed = asyncio.Event()
 
@@ -90,11 +97,24 @@ class ServiceProxy:
     async def _replace(self) -> None:
         while True:
             try:
-                await self._nft.run(self._table.whole())
+                await self._nft.run(self._table.whole(await self._remembered_clients()))
                 return
             except NftError:
                 log.exception("service rules were refused", extra={"node": self._node.name})
                 await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _remembered_clients(self) -> dict[str, list[tuple[str, int]]]:
+        """What the affinity sets in the kernel hold, to go on with after the table is replaced."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for name in self._table.affinity_sets():
+            try:
+                listed = await self._nft.query(f"list set {TABLE} {name}")
+            except NftError:  # not there yet
+                continue
+            elements = [item["elem"] for one in listed for item in one.get("set", {}).get("elem", ()) if "elem" in item]
+            clients = [(str(one["val"]), int(one.get("expires") or 0)) for one in elements]
+            found[name] = [(ip, seconds) for ip, seconds in clients if seconds > 0]
+        return {name: clients for name, clients in found.items() if clients}
 
 
 def _is_stale(flow: Flow, behind: dict[tuple[str, int], frozenset[tuple[str, int]]]) -> bool:

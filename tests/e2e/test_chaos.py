@@ -1,0 +1,219 @@
+"""Kill -9 at random of everything that is ours, under load: nothing acknowledged is lost and nobody's work is disturbed.
+
+Lasts `DURE_CHAOS_SECONDS` (default 40).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from dure.api.kinds import builtin_kinds
+from dure.client.client import Client
+from dure.client.kubeconfig import transport_from_kubeconfig
+from dure.core.errors import AlreadyExists, ApiError, TransportError
+from tests.support.machine import main_processes
+from tests.support.platform import Platform, eventually
+
+SECONDS = float(os.environ.get("DURE_CHAOS_SECONDS", "40"))
+READY_WITHIN = 15.0
+WRITERS = 8
+VICTIMS = ("server", "store", "agent", "shim dure-1", "shim dure-2")
+
+WEB = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: httpd
+        image: busybox
+        command: [sh, -c, 'mkdir /www; hostname > /www/index.html; exec httpd -f -p 8080 -h /www']
+        readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: caller}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: caller
+    image: busybox
+    command: [sh, -c]
+    args:
+    - |
+      while true; do
+        if timeout 5 wget -q -O /dev/null http://$WEB_SERVICE_HOST/; then echo good; else echo bad; fi
+        sleep 0.1
+      done
+"""
+
+COUNTER = "i=0; while true; do echo $i; i=$((i+1)); usleep 20000; done"
+
+COUNTING = f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: counting, labels: {{app: counting}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {{name: one, image: busybox, command: [sh, -c, '{COUNTER}']}}
+  - {{name: two, image: busybox, command: [sh, -c, '{COUNTER}']}}
+  - {{name: three, image: busybox, command: [sh, -c, '{COUNTER}']}}
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Platform]:
+    home = Path(tempfile.mkdtemp(prefix="dure-chaos-"))
+    made = Platform(home, offset=1300, networks=("10.204.0.0/16", "10.205.0.0/16", "10.206.0.0/24"))
+    try:
+        made.up()
+        yield made
+    finally:
+        made.dure("down", "--purge", check=False)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@dataclass
+class Ledger:
+    """What the server has said yes to, and what became of the rest."""
+
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    broken: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+@asynccontextmanager
+async def client_of(platform: Platform) -> AsyncIterator[Client]:
+    async with transport_from_kubeconfig(platform.kubeconfig) as transport:
+        yield Client(transport, builtin_kinds())
+
+
+async def write(platform: Platform, ledger: Ledger, writer: int, until: float) -> None:
+    """Create one ConfigMap after the other; one without an answer is asked for again under its name."""
+    async with client_of(platform) as client:
+        number = 0
+        while time.monotonic() < until:
+            name, value = f"entry-{writer}-{number}", f"value {writer}/{number}"
+            meta = {"name": name, "namespace": "default", "labels": {"chaos": "yes"}}
+            try:
+                async with asyncio.timeout(10):
+                    await client.create(
+                        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"value": value}}
+                    )
+                ledger.acknowledged[name] = value
+            except AlreadyExists:
+                ledger.acknowledged[name] = value  # stored, though the answer was lost
+            except (TransportError, TimeoutError):
+                ledger.broken += 1
+                await asyncio.sleep(0.05)
+                continue
+            except ApiError as error:
+                ledger.refused[f"{error.code} {error.message}"] += 1
+                await asyncio.sleep(0.05)
+                continue
+            number += 1
+            await asyncio.sleep(0.005)
+
+
+async def kill(platform: Platform, until: float) -> Counter[str]:
+    """SIGKILL to one of ours after another."""
+    killed: Counter[str] = Counter()
+    while time.monotonic() < until:
+        await asyncio.sleep(random.uniform(0.2, 1.5))
+        name = random.choice(VICTIMS)
+        processes = await asyncio.to_thread(platform.processes)
+        if pid := processes.get(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed[name] += 1
+    return killed
+
+
+async def storm(platform: Platform, ledger: Ledger) -> Counter[str]:
+    until = time.monotonic() + SECONDS
+    async with asyncio.TaskGroup() as group:
+        for writer in range(WRITERS):
+            group.create_task(write(platform, ledger, writer, until + 2))
+        killing = group.create_task(kill(platform, until))
+    return killing.result()
+
+
+def test_kill_nine_loses_nothing_and_disturbs_nobody(cluster: Platform) -> None:
+    cluster.kubectl("apply", "-f", "-", stdin=f"{WEB}---{COUNTING}")
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
+    cluster.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod", "--all")
+    pods = pods_of(cluster)
+    mains = {uid: main_processes(uid) for uid in pods}
+    ledger = Ledger()
+    killed = asyncio.run(storm(cluster, ledger))
+    print(f"killed {dict(killed)}; {len(ledger.acknowledged)} writes, {ledger.broken} broken, {dict(ledger.refused)}")
+
+    eventually(lambda: is_ready(cluster), within=READY_WITHIN)
+    stored = {item["metadata"]["name"]: item["data"]["value"] for item in cluster.get("cm", "-l", "chaos")["items"]}
+    lost = {name for name, value in ledger.acknowledged.items() if stored.get(name) != value}
+    assert not lost, f"{len(lost)} of {len(ledger.acknowledged)} acknowledged objects are not there: {sorted(lost)[:5]}"
+    assert set(killed) == set(VICTIMS) or SECONDS < 30
+
+    eventually(lambda: pods_of(cluster) == pods, within=15)
+    assert {uid: main_processes(uid) for uid in pods} == mains
+    assert not ledger.refused
+
+    for container in ("one", "two", "three"):
+        assert_no_gaps(cluster, container)
+    calls = Counter(cluster.out("logs", "caller").splitlines())
+    assert calls["good"] > SECONDS, calls
+    assert not calls["bad"], calls
+    before = calls["good"]
+    eventually(lambda: cluster.out("logs", "caller").splitlines().count("good") > before + 5)
+
+
+def is_ready(platform: Platform) -> bool:
+    report = json.loads(platform.dure("status", "-o", "json", check=False).stdout)
+    return bool(report["ready"]) and len(report["nodes"]) == 2 and all(node["ready"] for node in report["nodes"])
+
+
+def pods_of(platform: Platform) -> dict[str, list[tuple[str, int, bool]]]:
+    """Pod uid → its containers, how often each was started again, and whether it runs and is ready."""
+    return {
+        pod["metadata"]["uid"]: sorted(
+            (status["name"], status["restartCount"], "running" in status["state"] and status["ready"])
+            for status in pod["status"]["containerStatuses"]
+        )
+        for pod in platform.get("pods")["items"]
+    }
+
+
+def assert_no_gaps(platform: Platform, container: str) -> None:
+    numbers = [int(line) for line in platform.out("logs", "counting", "-c", container).splitlines()]
+    assert numbers[-1] > SECONDS * 5
+    missing = set(range(numbers[-1] + 1)) - set(numbers)
+    assert not missing, f"{container}: {len(missing)} of {numbers[-1]} lines are missing: {sorted(missing)[:10]}"
