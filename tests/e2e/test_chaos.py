@@ -1,4 +1,4 @@
-"""Kill -9 at random of everything that is ours, under load: nothing acknowledged is lost and nobody's work is disturbed.
+"""Kill -9 at random of everything that is ours, under load: nothing acknowledged is lost, nobody's work disturbed.
 
 Lasts `DURE_CHAOS_SECONDS` (default 40).
 """

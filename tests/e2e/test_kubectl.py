@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -67,8 +68,8 @@ def test_everyday_commands(platform: Platform, namespace: str, any_kubectl: str,
     assert "deployments" in k("api-resources", "--api-group=apps")
     assert "ScalingReplicaSet" in k("events")
     k("delete", "deployment", "web")
-    left = ("get", "pods", "-l", "app=web", "-o", "jsonpath={.items[?(!@.metadata.deletionTimestamp)].metadata.name}")
-    eventually(lambda: k(*left) == "")
+    pods = ("get", "pods", "-l", "app=web", "-o", "json")
+    eventually(lambda: all("deletionTimestamp" in pod["metadata"] for pod in json.loads(k(*pods))["items"]))
 
 
 def test_server_side_apply_and_conflict(platform: Platform, namespace: str, any_kubectl: str) -> None:

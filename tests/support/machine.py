@@ -79,7 +79,7 @@ def _read(path: str) -> str:
 
 
 class OwnMachine:
-    """Namespaces for network, mounts and processes, with an empty /run: as good as a machine where nothing else runs."""
+    """Namespaces for network, mounts and processes, with an empty /run: a machine where nothing else runs."""
 
     def __init__(self, pid: int, scratch: Path) -> None:
         self._scratch = scratch

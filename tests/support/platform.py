@@ -30,9 +30,7 @@ class Platform:
     Its commands run after `within`, for example in the namespaces of a machine of its own.
     """
 
-    def __init__(
-        self, home: Path, *, offset: int, networks: tuple[str, str, str], within: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, home: Path, *, offset: int, networks: tuple[str, str, str], within: Sequence[str] = ()) -> None:
         self.home = home
         self.within = list(within)
         self.offset = offset
@@ -57,9 +55,7 @@ class Platform:
         ]
 
     def dure(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=timeout, check=False
-        )
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=timeout, check=False)
         if check and done.returncode != 0:
             raise AssertionError(f"dure {' '.join(arguments)} gave {done.returncode}:\n{done.stdout}{done.stderr}")
         return done

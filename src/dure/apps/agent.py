@@ -20,7 +20,7 @@ from dure.api.kind import Kinds
 from dure.api.kinds import builtin_kinds
 from dure.apps.local_nodes import LocalNodes
 from dure.apps.machine import machine_of
-from dure.apps.notify import notify
+from dure.apps.notify import notify, supervisor_pid
 from dure.apps.simulated_nodes import add_simulated_nodes
 from dure.client.client import Client
 from dure.client.credentials import tls_files
@@ -40,7 +40,7 @@ from dure.wire.server import HttpServer, Listen
 
 log = logging.getLogger("dure.apps")
 
-_FIRST_TRY_SECONDS, _LAST_TRY_SECONDS = 0.02, 1.0
+_FIRST_TRY_SECONDS, _LAST_TRY_SECONDS = 0.01, 0.05
 
 
 class Agent:
@@ -119,7 +119,7 @@ async def _wait_for_server(client: Client) -> None:
 def main() -> None:
     """`python -m dure.apps.agent HOME`."""
     set_process_name("dure-agent")
-    die_with_parent()
+    die_with_parent(supervisor_pid())
     set_up_logging()
     settings = Settings.load(Path(sys.argv[1]))
     if settings is None:

@@ -22,7 +22,8 @@ _APT = "sudo apt-get install -y --no-install-recommends"
 _CAP_SYS_RESOURCE = 1 << 24
 _CAP_SYS_ADMIN = 1 << 21
 _CAP_NET_ADMIN = 1 << 12
-_LEAST_FREE_BYTES = 1 << 30
+_LEAST_FREE_BYTES, _AMPLE_FREE_BYTES = 32 << 20, 1 << 30
+"""For the platform alone, and with room for images."""
 
 Level = Literal["ok", "warning", "error"]
 
@@ -155,10 +156,10 @@ def _kubectl() -> Finding:
 def _disk(home: Path) -> Finding:
     there = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    gigabytes = free / (1 << 30)
-    if free < _LEAST_FREE_BYTES:
-        return Finding("disk", "error", f"only {gigabytes:.1f} GiB free for {home}", "free at least 1 GiB")
-    return Finding("disk", "ok", f"{gigabytes:.0f} GiB free for {home}")
+    if free < _AMPLE_FREE_BYTES:
+        level: Level = "error" if free < _LEAST_FREE_BYTES else "warning"
+        return Finding("disk", level, f"only {free >> 20} MiB free for {home}", "free at least 1 GiB")
+    return Finding("disk", "ok", f"{free >> 30} GiB free for {home}")
 
 
 def _port(address: str, port: int, what: str) -> Finding:

@@ -7,6 +7,12 @@ import os
 from dure.core.json import dumps
 
 NOTIFY_FD = "DURE_NOTIFY_FD"
+SUPERVISOR_PID = "DURE_SUPERVISOR_PID"
+
+
+def supervisor_pid() -> int:
+    """Who started this daemon; 0 without a supervisor."""
+    return int(os.environ.get(SUPERVISOR_PID) or 0)
 
 
 def notify(step: str, *, ready: bool = False, error: str = "", mend: str = "") -> None:

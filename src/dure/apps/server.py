@@ -18,7 +18,7 @@ from dure.apiserver.parts import Setup
 from dure.apiserver.ports import MASTERS, VerifiedUser
 from dure.apiserver.server import ApiServer
 from dure.apps.connect import AgentConnector, HostDialer
-from dure.apps.notify import notify
+from dure.apps.notify import notify, supervisor_pid
 from dure.client.client import Client
 from dure.client.events import EventRecorder
 from dure.client.in_process import InProcessTransport
@@ -138,7 +138,7 @@ async def _scheduler(client: Client) -> None:
 def main() -> None:
     """`python -m dure.apps.server HOME`."""
     set_process_name("dure-server")
-    die_with_parent()
+    die_with_parent(supervisor_pid())
     set_up_logging()
     settings = Settings.load(Path(sys.argv[1]))
     if settings is None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+from dure.apps.leftovers import end_leftovers
 from dure.apps.machine import machine_of
-from dure.core.process import is_alive
+from dure.apps.supervisor import lock_path
 from dure.core.settings import Settings
 from dure.images.service import open_store
 from dure.node.network.links import Machine
@@ -22,20 +21,28 @@ from dure.node.runtimes.oci.runtime import OciRuntime, destroy_all
 from dure.node.volumes.kernel import KernelMounter
 
 _GRACE_SECONDS = 5.0
-_LAST_MOMENTS_SECONDS = 1.0
-"""A supervisor that gave up its lock may still be on its way out."""
-_DAEMONS = ("dure.apps.server", "dure.apps.agent", "dure.apps.supervisor")
 
 
 def tear_down(settings: Settings, *, report: Callable[[str], None]) -> None:
-    """After the supervisor has ended. Objects, volumes and images on disk stay."""
-    ended = _end_leftovers(settings)
+    """For who holds the platform's lock. Objects, volumes and images on disk stay."""
+    ended = end_leftovers(settings)
     if ended:
         report(f"{ended} leftover daemons ended")
     if settings.containers and os.geteuid() == 0:
         asyncio.run(_tear_down(settings, report))
-    if settings.run_dir.exists():
-        shutil.rmtree(settings.run_dir)
+    _remove_run_dir(settings)
+
+
+def _remove_run_dir(settings: Settings) -> None:
+    """The lock last: as long as it is there, nobody starts anew."""
+    if not settings.run_dir.exists():
+        return
+    for path in settings.run_dir.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != lock_path(settings):
+            path.unlink()
+    shutil.rmtree(settings.run_dir)
 
 
 async def _tear_down(settings: Settings, report: Callable[[str], None]) -> None:
@@ -46,7 +53,7 @@ async def _tear_down(settings: Settings, report: Callable[[str], None]) -> None:
         await destroy_all(folder, settings.instance)
     report(f"{stopped} containers stopped")
     await _release_images(settings)
-    KernelMounter().unmount_below(settings.path)
+    _release_mounts(settings)
     report("mounts released")
     await _remove_network(machine_of(settings))
     report("network removed")
@@ -75,43 +82,15 @@ async def _release_images(settings: Settings) -> None:
         await store.unmount(container)
 
 
+def _release_mounts(settings: Settings) -> None:
+    """Ours alone: the data folder, and folders in it, may be file systems that the user has mounted there."""
+    for folder in (settings.run_dir, settings.path / "nodes", settings.path / "images" / "containers"):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            KernelMounter().unmount_below(path.resolve())
+
+
 async def _remove_network(machine: Machine) -> None:
     try:
         await machine.teardown()
     finally:
         machine.close()
-
-
-def _end_leftovers(settings: Settings) -> int:
-    """Daemons of this data folder whose supervisor was killed."""
-    deadline = time.monotonic() + _LAST_MOMENTS_SECONDS
-    while (pids := list(_leftovers(settings))) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    for pid in pids:
-        _signal(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 10
-    while any(is_alive(pid) for pid in pids):
-        if time.monotonic() > deadline:
-            for pid in pids:
-                _signal(pid, signal.SIGKILL)
-        time.sleep(0.02)
-    return len(pids)
-
-
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return  # it has ended by itself
-
-
-def _leftovers(settings: Settings) -> Iterator[int]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if settings.home in words and any(module in words for module in _DAEMONS):
-            pid = int(path.parent.name)
-            if pid != os.getpid():
-                yield pid

@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 
-from dure.apps.supervisor import is_running, read_state
+from dure.apps.supervisor import claimed, is_running, read_state
 from dure.cli.home import home_of
 from dure.cli.screen import Live, say, step, timed
 from dure.core.errors import ConfigError
@@ -37,9 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     if is_running(settings):
         with timed("daemons stopped"):
             _end_supervisor(settings)
-    tear_down(settings, report=lambda text: step(text))
-    if not arguments.keep:
-        _forget(settings, everything=arguments.purge)
+    with claimed(settings):
+        tear_down(settings, report=lambda text: step(text))
+        if not arguments.keep:
+            _forget(settings, everything=arguments.purge)
     return 0
 
 

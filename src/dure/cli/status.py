@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_report(settings: Settings) -> dict[str, Any]:
-    """{running, ready, home, api, context, processes: [{name, pid, memory, cpu, …}], nodes: [...], pods: {...}}."""
+    """{running, ready, home, api, context, processes: [{name, pid, memory, cpu, …}], nodes, pods: {phase: count}, problems}."""
     running = is_running(settings)
     state = read_state(settings) if running else {}
     report: dict[str, Any] = {
@@ -45,13 +46,23 @@ def make_report(settings: Settings) -> dict[str, Any]:
         "processes": _processes(settings, state) if running else [],
         "nodes": [],
         "pods": {},
+        "problems": list(_problems(settings, state)),
     }
     if report["ready"]:
         try:
             report.update(asyncio.run(_cluster(settings)))
         except (DureError, OSError) as error:
-            report["error"] = str(error)
+            report["ready"] = False
+            report["problems"].append(f"the API does not answer: {error or type(error).__name__}")
     return report
+
+
+def _problems(settings: Settings, state: dict[str, Any]) -> Iterator[str]:
+    """Daemons that are not there, why, and where to look."""
+    for entry in state.get("processes", []):
+        if entry["problem"] and not entry["ready"]:
+            mend = entry["mend"] or f"see {settings.log_dir / entry['name']}.log"
+            yield f"{entry['name']}: {entry['problem']}; started again {entry['restarts']} times; {mend}"
 
 
 def _processes(settings: Settings, state: dict[str, Any]) -> list[dict[str, Any]]:
@@ -126,5 +137,5 @@ def _print(settings: Settings, report: dict[str, Any]) -> None:
         )
         say()
         say("pods: " + (", ".join(f"{count} {phase}" for phase, count in sorted(report["pods"].items())) or "none"))
-    if "error" in report:
-        say(bad(report["error"]))
+    for problem in report["problems"]:
+        say(bad(problem))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from dure.apps.supervisor import Progress, Supervisor, is_running
+from dure.apps.supervisor import Progress, Supervisor, claimed
 from dure.cli.home import home_of
 from dure.cli.screen import Live, bold, faint, good, say, step
 from dure.core.errors import ConfigError
@@ -65,16 +68,16 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
 
 def run(arguments: argparse.Namespace) -> int:
     from dure.apps.doctor import require
+    from dure.apps.leftovers import end_leftovers
 
     settings = settings_from(arguments)
-    if is_running(settings):
-        raise ConfigError(
-            f"a platform is already running in {settings.home}", "see `dure status`; end it with `dure down`"
-        )
-    for warning in require(settings):
-        say(faint(f"! {warning.message} → {warning.mend}"))
-    settings.save()
-    return _detached(settings) if arguments.detach else _foreground(settings)
+    with claimed(settings) as lock:
+        if ended := end_leftovers(settings):
+            say(faint(f"{ended} daemons ended whose supervisor was killed"))
+        for warning in require(settings):
+            say(faint(f"! {warning.message} → {warning.mend}"))
+        settings.save()
+        return _detached(settings, lock) if arguments.detach else _foreground(settings)
 
 
 class _Screen:
@@ -115,24 +118,38 @@ def _foreground(settings: Settings) -> int:
 
     screen = _Screen(settings, foreground=True)
     try:
-        asyncio.run(Supervisor(settings, screen.report).run())
+        asyncio.run(Supervisor(settings, _tolerant(screen.report)).run())
     finally:
-        say("\nstopping …")
-        tear_down(settings, report=lambda text: step(text))
-        say(faint("objects are kept: `dure up` finds them again, `dure down` clears them"))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it behind
+        _tolerant(say)("\nstopping …")
+        tear_down(settings, report=_tolerant(step))
+    _tolerant(say)(faint("objects are kept: `dure up` finds them again, `dure down` clears them"))
     return 0
 
 
-def _detached(settings: Settings) -> int:
+def _tolerant(show: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The platform outlives whoever was reading: a pipe closed, a terminal gone."""
+
+    def shown(what: Any) -> None:
+        try:
+            show(what)
+        except OSError:
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 -- for the rest of this process
+
+    return shown
+
+
+def _detached(settings: Settings, lock: int) -> int:
     read_end, write_end = os.pipe()
     settings.log_dir.mkdir(parents=True, exist_ok=True)
     with (settings.log_dir / "supervisor.log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "dure.apps.supervisor", settings.home, str(write_end)],
+            [sys.executable, "-m", "dure.apps.supervisor", settings.home, str(write_end), str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(write_end,),
+            pass_fds=(write_end, lock),
             start_new_session=True,
         )
     os.close(write_end)

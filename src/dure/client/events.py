@@ -15,7 +15,6 @@ from dure.api.meta import name_of, namespace_of, uid_of
 from dure.client.client import Client
 from dure.core.clock import Clock, SystemClock, rfc3339
 from dure.core.errors import ApiError, NotFound, TransportError
-from dure.core.ids import random_suffix
 from dure.core.json import Obj
 
 log = logging.getLogger(__name__)
@@ -26,6 +25,7 @@ _REMEMBERED = 4096
 _BURST = 25.0
 _REFILL_SECONDS = 300.0
 _MESSAGE_LIMIT = 1024
+_NAME_BASE_LIMIT = 253 - len(".") - 16
 
 _Key = tuple[str, ...]
 
@@ -44,6 +44,7 @@ class EventRecorder:
         self._component = component
         self._host = host
         self._clock = clock or SystemClock()
+        self._last_stamp = 0
         self._seen: OrderedDict[_Key, _Seen] = OrderedDict()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -71,7 +72,7 @@ class EventRecorder:
                 return
             except NotFound:
                 del self._seen[key]  # it was old enough to be dropped
-        name = f"{involved['name']}.{random_suffix(16)}"
+        name = f"{involved['name'][:_NAME_BASE_LIMIT]}.{self._stamp():016x}"
         await self._client.create(
             {
                 "apiVersion": "v1",
@@ -90,6 +91,11 @@ class EventRecorder:
             }
         )
         self._remember(key, name)
+
+    def _stamp(self) -> int:
+        """Nanoseconds, each once: events of one second are told apart by name, and so listed in the order they happened."""
+        self._last_stamp = max(self._last_stamp + 1, int(self._clock.time() * 1e9))
+        return self._last_stamp
 
     def _remember(self, key: _Key, name: str) -> None:
         self._seen[key] = _Seen(name, 1)

@@ -28,7 +28,7 @@ from dure.controllers.job_rules import (
 )
 from dure.controllers.job_status import has_ended, make_status
 from dure.controllers.pods import pod_from_template
-from dure.controllers.shared import Context, OwnWrites, its_controller, itself, write_status
+from dure.controllers.shared import Context, OwnWrites, its_controller, itself, namespace_is_ending, write_status
 from dure.core.clock import parse_rfc3339
 from dure.core.errors import ApiError, NotFound
 from dure.core.json import Obj
@@ -114,6 +114,8 @@ class JobReconciler:
         try:
             pod = await self._client.create(_pod_of(job, index))
         except ApiError as error:
+            if namespace_is_ending(error):
+                return
             await self._context.recorder.record(job, "Warning", "FailedCreate", f"Error creating: {error.message}")
             raise
         self._expected.expect_to_appear(key, pod)

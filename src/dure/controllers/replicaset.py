@@ -10,7 +10,7 @@ from dure.control.controller import Controller, Result
 from dure.controllers.adoption import claim, wanted_by
 from dure.controllers.expectations import Expectations
 from dure.controllers.pods import choose_for_deletion, is_active, is_ready, pod_from_template, seconds_to_available
-from dure.controllers.shared import Context, its_controller, itself, owned_by, write_status
+from dure.controllers.shared import Context, its_controller, itself, namespace_is_ending, owned_by, write_status
 from dure.core.errors import ApiError, NotFound
 from dure.core.json import Obj
 
@@ -72,7 +72,7 @@ class ReplicaSetReconciler:
             )
             for result in results:
                 if isinstance(result, ApiError):
-                    return result
+                    return None if namespace_is_ending(result) else result
                 if isinstance(result, BaseException):
                     raise result
             count, batch = count - size, batch * 2
@@ -82,7 +82,7 @@ class ReplicaSetReconciler:
         try:
             pod = await self._context.client.create(template)
         except ApiError as error:
-            if not _namespace_is_ending(error):
+            if not namespace_is_ending(error):
                 text = f"Error creating: {error.message}"
                 await self._context.recorder.record(owner, "Warning", "FailedCreate", text)
             raise
@@ -134,13 +134,11 @@ class ReplicaSetReconciler:
         }
         before = (owner.get("status") or {}).get("conditions") or []
         conditions = [entry for entry in before if entry["type"] != "ReplicaFailure"]
-        if failure is not None:
+        if failure is not None and len(conditions) < len(before):
+            conditions = before  # the first reason stays: another name in the message is no news, but would wake us
+        elif failure is not None:
             entry = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": failure.message}
             conditions = with_condition(before, entry, self._context.now())
         if conditions:
             status["conditions"] = conditions
         return status
-
-
-def _namespace_is_ending(error: ApiError) -> bool:
-    return any(cause.get("reason") == "NamespaceTerminating" for cause in error.details.get("causes") or [])

@@ -17,6 +17,7 @@ from dure.controllers.rollout import (
     next_revision,
     replicas,
     revision_of,
+    standing,
     template_without_hash,
 )
 from dure.controllers.shared import write_status
@@ -84,7 +85,7 @@ def _first_size(deployment: Obj, old: Sequence[Obj]) -> int:
     if is_recreating(deployment):
         return wanted
     surge, _ = bounds(deployment)
-    return max(0, min(wanted, wanted + surge - sum(replicas(item) for item in old)))
+    return max(0, min(wanted, wanted + surge - sum(standing(item) for item in old)))
 
 
 async def refresh_set(client: Client, deployment: Obj, new: Obj, old: Sequence[Obj]) -> Obj:

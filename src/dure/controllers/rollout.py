@@ -41,6 +41,11 @@ def status_count(obj: Obj, field: str) -> int:
     return int((obj.get("status") or {}).get(field) or 0)
 
 
+def standing(item: Obj) -> int:
+    """The pods a set has or may make: after it was told to shrink, those it has not yet deleted count too."""
+    return max(replicas(item), status_count(item, "replicas"))
+
+
 def template_without_hash(template: Obj) -> bytes:
     """A canonical form in which two revisions of a template compare."""
     meta = dict(template.get("metadata") or {})
@@ -111,15 +116,14 @@ def _grow_new(deployment: Obj, new: Obj, everything: Sequence[Obj]) -> Scale | N
     if have == wanted:
         return None
     surge, _ = bounds(deployment)
-    room = wanted + surge - sum(replicas(item) for item in everything)
+    room = wanted + surge - sum(standing(item) for item in everything)
     if room <= 0:
         return None
     return Scale(name_of(new), have, have + min(room, wanted - have))
 
 
 def _shrink_old(deployment: Obj, new: Obj, old: Sequence[Obj]) -> list[Scale]:
-    standing = sum(replicas(item) for item in old)
-    if not standing:
+    if not any(replicas(item) for item in old):
         return []
     _, away = bounds(deployment)
     least = replicas(deployment) - away
@@ -170,9 +174,10 @@ def plan_proportional(deployment: Obj, sets: Sequence[Obj]) -> list[Scale]:
         share = min(share, left) if change > 0 else max(share, left)
         sizes[name_of(item)] = replicas(item) + share
         left -= share
-    if left:
-        first = name_of(largest_first[0])
-        sizes[first] = max(0, sizes[first] + left)
+    for item in largest_first:  # what rounding left over
+        rest = max(-sizes[name_of(item)], left)
+        sizes[name_of(item)] += rest
+        left -= rest
     return [Scale(name_of(item), replicas(item), sizes[name_of(item)]) for item in largest_first]
 
 

@@ -12,7 +12,7 @@ from dure.client.client import Client
 from dure.client.events import EventRecorder
 from dure.control.informer import Informer
 from dure.core.clock import Clock, rfc3339
-from dure.core.errors import NotFound
+from dure.core.errors import ApiError, NotFound
 from dure.core.json import Obj, thaw
 
 _BY_CONTROLLER = "controller"
@@ -124,3 +124,8 @@ async def write_status(client: Client, obj: Obj, status: dict[str, Any]) -> Obj 
         return await client.update(changed, subresource="status")
     except NotFound:
         return None
+
+
+def namespace_is_ending(error: ApiError) -> bool:
+    """Whether a creation was refused because everything there is about to go: no failure, and no use trying again."""
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in error.details.get("causes") or [])

@@ -181,13 +181,8 @@ class ClaimReconciler:
             changed["spec"]["volumeName"] = name_of(volume)
             changed["metadata"].setdefault("annotations", {})["pv.kubernetes.io/bind-completed"] = "yes"
             claim = await self._client.update(changed)
-        changed = thaw(claim)
-        changed["status"] = {
-            "phase": "Bound",
-            "accessModes": volume["spec"].get("accessModes"),
-            "capacity": volume["spec"].get("capacity"),
-        }
-        await self._client.update(changed, subresource="status")
+        offered = {field: volume["spec"].get(field) for field in ("accessModes", "capacity")}
+        await write_status(self._client, claim, {"phase": "Bound", **offered})
 
     # ── volumes ──
 

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dure.core.errors import ConfigError
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_LOCK_TRIES, _LOCK_PAUSE_SECONDS = 10, 0.02
 
 
 def _prctl(option: int, argument: int | bytes) -> None:
@@ -26,9 +28,11 @@ def set_process_name(name: str) -> None:
     _prctl(_PR_SET_NAME, name.encode()[:15])
 
 
-def die_with_parent(number: int = signal.SIGTERM) -> None:
-    """Get a signal when the process that started this one ends."""
+def die_with_parent(parent: int = 0, number: int = signal.SIGTERM) -> None:
+    """Get a signal when the process that started this one ends; at once if `parent` has ended already."""
     _prctl(_PR_SET_PDEATHSIG, number)
+    if parent and os.getppid() != parent:
+        os.kill(os.getpid(), number)
 
 
 def is_alive(pid: int) -> bool:
@@ -72,23 +76,33 @@ def children_of(pid: int) -> list[int]:
 
 
 @contextmanager
-def exclusive(path: Path, message: str, mend: str) -> Iterator[None]:
-    """Hold a lock file for the block; raises ConfigError when another process holds it."""
+def exclusive(path: Path, message: str, mend: str) -> Iterator[int]:
+    """Hold a lock file for the block; raises ConfigError when another process holds it.
+
+    Gives the descriptor: a child that inherits it goes on holding the lock after the block.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
+        if not _lock(file.fileno()):
+            raise ConfigError(message, mend)
+        yield file.fileno()
+
+
+def _lock(descriptor: int) -> bool:
+    for _ in range(_LOCK_TRIES):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(message, mend) from error
-        yield
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_SECONDS)  # perhaps `is_locked` is only looking
+    return False
 
 
 def is_locked(path: Path) -> bool:
     """Whether some process holds the lock file."""
     try:
-        with path.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(file, fcntl.LOCK_UN)
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not see each other
     except FileNotFoundError:
         return False
     except BlockingIOError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from dure.core.errors import ConfigError
+from dure.core.process import is_alive
 
 ORPHAN_SECONDS = 10.0
 """How long the writer of a platform that died may take for its last batch."""
@@ -46,7 +46,4 @@ async def _acquire(descriptor: int, path: Path) -> None:
 
 
 def _is_alive(pid: str) -> bool:
-    with contextlib.suppress(ValueError, ProcessLookupError):
-        os.kill(int(pid), 0)
-        return True
-    return False
+    return pid.isdigit() and is_alive(int(pid))

@@ -157,11 +157,11 @@ async def test_a_refusal_is_said_and_tried_again() -> None:
         refusing = Refusing(there)
         async with refusing:
             await there.client.create(replica_set(replicas=50))
-            await there.settle(0.02)
+            await there.settle(10)
             found = await there.client.get("replicasets.apps", "web", "default")
             assert condition_of(found, "ReplicaFailure") == ("True", "FailedCreate")
-            assert refusing.asked < 15
-        await there.settle(10)
+            assert refusing.asked < 15  # each refusal named another pod, and woke the reconciler without end
+        await there.settle(30)
         found = await there.client.get("replicasets.apps", "web", "default")
         assert condition_of(found, "ReplicaFailure") is None
         assert found["status"]["replicas"] == 50
@@ -185,7 +185,7 @@ class Refusing:
     async def _refuse(self, obj: Obj, **options: Any) -> Obj:
         if obj["kind"] == "Pod":
             self.asked += 1
-            raise Forbidden("exceeded quota: pods")
+            raise Forbidden(f"exceeded quota: pods {self.asked}")
         return await self._create(obj, **options)
 
 

@@ -105,10 +105,16 @@ def status_changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         if before == value:
             continue
         if name == "conditions":
-            value = [entry for entry in value if entry not in (before or [])]
+            value = _condition_changes(before or [], value)
             if not value:
                 continue
         elif name in ADDRESS_LISTS and before:
             value = [*value, {"$patch": "replace"}]
         changes[name] = value
     return changes
+
+
+def _condition_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conditions that differ; a field that is gone is None, as the patch would else leave it as it was."""
+    before = {entry["type"]: entry for entry in old}
+    return [dict.fromkeys(before.get(entry["type"], {})) | entry for entry in new if entry not in old]
