@@ -12,7 +12,7 @@ from dure.apps.application import Application, ImageSource, images_in, with_imag
 from dure.apps.rollout_watch import WORKLOADS, addresses, failure_of, pods_of, trouble_of, waiting_for
 from dure.client.client import Client
 from dure.core.aio import running
-from dure.core.errors import ConfigError, DureError, NotFound
+from dure.core.errors import ConfigError, DureError, Expired, NotFound, TransportError
 from dure.core.json import Obj, thaw
 from dure.images.builder import build
 from dure.images.builder.parser import parse_dockerfile
@@ -21,6 +21,8 @@ from dure.images.service import ImageStore
 
 MANAGER = "dure-deploy"
 BUILT_DOMAIN = "dure.local"
+
+_RETRY_SECONDS = 0.5
 
 Say = Callable[[str], None]
 
@@ -135,7 +137,12 @@ class Deployer:
             async with running(*watches), asyncio.timeout(within):
                 while lacking:
                     self._changed.clear()
-                    lacking, lost = await self._look()
+                    try:
+                        lacking, lost = await self._look()
+                    except TransportError:
+                        progress("the API does not answer, trying again")
+                        await asyncio.sleep(_RETRY_SECONDS)
+                        continue
                     if lost:
                         raise DeployFailed("; ".join(lost))
                     if lacking:
@@ -149,10 +156,16 @@ class Deployer:
         return sorted({WORKLOADS[kind.kind] for kind, _ in self._applied if kind.kind in WORKLOADS} - {"pods"})
 
     async def _watch(self, resource: str, namespace: str) -> None:
-        since = (await self._client.list(resource, namespace)).revision
-        async with self._client.watch(resource, namespace, since=since) as events:
-            async for _ in events:
+        """Wakes the waiter at each change, and after each interruption."""
+        while True:
+            try:
+                since = (await self._client.list(resource, namespace)).revision
                 self._changed.set()
+                async with self._client.watch(resource, namespace, since=since) as events:
+                    async for _ in events:
+                        self._changed.set()
+            except (TransportError, Expired):
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _look(self) -> tuple[list[str], list[str]]:
         """What is lacking still, and what is lost for good."""

@@ -25,7 +25,8 @@ class WorkQueue(Generic[K]):
         """Keys that need work: waiting in `_ready`, or in work and to be queued again."""
         self._processing: set[K] = set()
         self._failures: dict[K, int] = {}
-        self._delayed: dict[K, asyncio.TimerHandle] = {}
+        self._delayed: dict[K, tuple[float, asyncio.Handle]] = {}
+        """When the key is due, beside its timer: not every loop's handles can tell."""
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
@@ -52,10 +53,11 @@ class WorkQueue(Generic[K]):
         due = loop.time() + seconds
         planned = self._delayed.get(key)
         if planned is not None:
-            if planned.when() <= due:
+            before, handle = planned
+            if before <= due:
                 return
-            planned.cancel()
-        self._delayed[key] = loop.call_at(due, self._fire, key)
+            handle.cancel()
+        self._delayed[key] = (due, loop.call_at(due, self._fire, key))
 
     def retry(self, key: K) -> float:
         """Add after a delay that doubles with each failure; gives the delay in seconds."""
@@ -94,7 +96,7 @@ class WorkQueue(Generic[K]):
 
     def close(self) -> None:
         """Forget what was planned for later."""
-        for handle in self._delayed.values():
+        for _, handle in self._delayed.values():
             handle.cancel()
         self._delayed.clear()
 

@@ -104,3 +104,12 @@ async def test_closing_forgets_what_was_planned() -> None:
     queue.close()
     await asyncio.sleep(5)
     assert len(queue) == 0
+
+
+@pytest.mark.real_loop
+async def test_delays_too_short_for_the_clock_can_be_replanned() -> None:
+    """On uvloop a delay under its resolution gave a handle that cannot tell its time, and the queue failed."""
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add_after("key", 0.0001)
+    queue.add_after("key", 0.0002)
+    assert await queue.get() == "key"

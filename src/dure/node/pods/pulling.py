@@ -68,18 +68,18 @@ async def _pull(
         announce("Warning", "Failed", f'Failed to pull image "{reference}": {error}')
         announce("Warning", "Failed", f"Error: {error.reason}")
         raise
-    if image.stand_in:
-        announce("Normal", "Pulled", _present(reference, image))
-        return image
     took = _duration(clock.time() - began)
     text = f'Successfully pulled image "{reference}" in {took} ({took} including waiting)'
-    announce("Normal", "Pulled", f"{text}. Image size: {image.size} bytes.")
+    announce("Normal", "Pulled", f"{text}. Image size: {image.size} bytes.{_origin(image)}")
     return image
 
 
 def _present(reference: str, image: Image) -> str:
-    note = STAND_IN_NOTE if image.stand_in else ""
-    return f'Container image "{reference}" already present on machine{note}'
+    return f'Container image "{reference}" already present on machine{_origin(image)}'
+
+
+def _origin(image: Image) -> str:
+    return STAND_IN_NOTE if image.stand_in else ""
 
 
 def _invalid(reference: str, announce: Announce) -> ImageFailure:
