@@ -100,6 +100,13 @@ _NODE = [
     rule("create get", "certificates.k8s.io", "certificatesigningrequests"),
     rule("create delete get patch update", "storage.k8s.io", "csinodes"),
 ]
+_PROXIER = [
+    rule("list watch", "core discovery.k8s.io", "services endpoints endpointslices"),
+    rule("get", "core", "nodes"),
+    rule("create patch update", "core events.k8s.io", "events"),
+]
+_LOAD_BALANCER = [rule("get patch update", "core", "services services/status")]
+"""Publishing Services on the host, which no upstream component does under this role."""
 _SCHEDULER = [
     rule("create patch update", "core events.k8s.io", "events"),
     rule("create get list update watch", "coordination.k8s.io", "leases"),
@@ -160,6 +167,8 @@ def cluster_roles() -> Iterator[Obj]:
     yield _role("system:aggregate-to-edit", _EDIT, {_AGGREGATE + "edit": "true"})
     yield _role("system:aggregate-to-view", _VIEW, {_AGGREGATE + "view": "true"})
     yield _role("system:node", _NODE)
+    yield _role("system:node-proxier", _PROXIER)
+    yield _role("system:dure-load-balancer", _LOAD_BALANCER)
     yield _role("system:kube-scheduler", _SCHEDULER)
     yield _role("system:kube-controller-manager", [rule("*", "*", "*"), paths("get", "*")])
     yield _role("system:kube-dns", _DNS)
@@ -174,6 +183,8 @@ _BINDINGS = (
     ("system:public-info-viewer", "system:public-info-viewer", ("system:authenticated", "system:unauthenticated"), ()),
     ("system:monitoring", "system:monitoring", ("system:monitoring",), ()),
     ("system:node", "system:node", ("system:nodes",), ()),
+    ("system:node-proxier", "system:node-proxier", (), ("system:kube-proxy", "system:dure-agent")),
+    ("system:dure-load-balancer", "system:dure-load-balancer", (), ("system:dure-agent",)),
     ("system:kube-scheduler", "system:kube-scheduler", (), ("system:kube-scheduler",)),
     ("system:kube-controller-manager", "system:kube-controller-manager", (), ("system:kube-controller-manager",)),
     (_ISSUER, _ISSUER, ("system:serviceaccounts",), ()),

@@ -19,7 +19,7 @@ from dure.apiserver.parts import Parts, Setup, build_parts
 from dure.apiserver.ports import VerifiedUser
 from dure.apiserver.representation import json_response, protobuf_response
 from dure.apiserver.requestinfo import RequestInfo, read_request_info
-from dure.core.errors import ApiError, InternalError, Unavailable
+from dure.core.errors import ApiError, InternalError
 from dure.core.ids import new_uid
 from dure.store.model import Store, StoreFull
 from dure.wire.http import Request, Response
@@ -64,7 +64,7 @@ class ApiServer:
         except ApiError as error:
             response = _refusal(request, error)
         except StoreFull as error:
-            response = _refusal(request, Unavailable(f"the disk refused the write, nothing was stored: {error}"))
+            response = _refusal(request, InternalError(f"Internal error occurred: {error}"))
         except Exception:
             log.exception("request failed", extra={"method": request.method, "path": request.path})
             response = _refusal(request, InternalError("Internal error occurred: the server has logged the cause"))

@@ -107,7 +107,7 @@ def _write_kubeconfigs(settings: Settings, authority: Authority) -> None:
         merge_kubeconfig(user_kubeconfig(), config)
     for node in settings.node_names():
         authority.client(f"node-{node}", f"system:node:{node}", ["system:nodes"])
-    authority.client("agent", "system:dure-agent", [MASTERS])
+    authority.client("agent", "system:dure-agent")
 
 
 async def _controllers(settings: Settings, client: Client, authority: Authority) -> None:

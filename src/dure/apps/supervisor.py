@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -250,7 +250,8 @@ class Supervisor:
             scratch.write_bytes(dumps(state))
             scratch.rename(path)
         except OSError as error:  # a full disk must not end the platform
-            print(f"{path}: {error}", file=sys.stderr)
+            with suppress(OSError):  # the log may lie on the same disk
+                print(f"{path}: {error}", file=sys.stderr)
             self._rewrite = asyncio.get_running_loop().call_later(_REWRITE_SECONDS, self._write_state)
 
     def _forget_rewrite(self) -> None:

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_report(settings: Settings) -> dict[str, Any]:
-    """{running, ready, home, api, context, processes: [{name, pid, memory, cpu, …}], nodes, pods: {phase: count}, problems}."""
+    """{running, ready, home, api, context, processes: [{name, pid, memory, cpu, …}], nodes, pods, problems}."""
     running = is_running(settings)
     state = read_state(settings) if running else {}
     report: dict[str, Any] = {

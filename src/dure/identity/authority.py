@@ -106,11 +106,11 @@ class Authority:
         days: int,
     ) -> KeyPair:
         pair = KeyPair(self._folder / f"{file}.crt", self._folder / f"{file}.key")
-        if self._still_good(pair, alternatives):
-            return pair
-        key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         subject = x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        if self._still_good(pair, subject, alternatives):
+            return pair
+        key = ec.generate_private_key(ec.SECP256R1())
         builder = (
             _builder(subject, self._certificate.subject, key.public_key(), timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -125,13 +125,15 @@ class Authority:
         write_private(pair.certificate, certificate.public_bytes(serialization.Encoding.PEM))
         return pair
 
-    def _still_good(self, pair: KeyPair, alternatives: list[x509.GeneralName]) -> bool:
-        """Present, of this authority, not near its end, naming the same hosts, and its key beside it."""
+    def _still_good(self, pair: KeyPair, subject: x509.Name, alternatives: list[x509.GeneralName]) -> bool:
+        """Present, of this authority, not near its end, for the same user and hosts, and its key beside it."""
         if not (pair.certificate.exists() and pair.key.exists()):
             return False
         certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
         key = serialization.load_pem_private_key(pair.key.read_bytes(), password=None)
-        if certificate.issuer != self._certificate.subject or certificate.public_key() != key.public_key():
+        if certificate.issuer != self._certificate.subject or certificate.subject != subject:
+            return False
+        if certificate.public_key() != key.public_key():
             return False
         if certificate.not_valid_after_utc - datetime.now(UTC) < timedelta(days=30):
             return False

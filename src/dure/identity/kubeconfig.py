@@ -42,7 +42,10 @@ def make_kubeconfig(name: str, server: str, authority: Path, client: KeyPair) ->
 
 
 def write_kubeconfig(path: Path, config: dict[str, Any]) -> None:
-    write_private(path, yaml.safe_dump(config, sort_keys=False).encode())
+    """Only if it says something else; where `path` is a link, what it points to."""
+    data = yaml.safe_dump(config, sort_keys=False).encode()
+    if not path.exists() or path.read_bytes() != data:
+        write_private(path.resolve(), data)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class SqliteStore(Published):
         if not self._is_refusing:
             log.error("store takes no writes", extra={"error": text})
             self._is_refusing = True
-        had_writes = self._batches.refused(StoreFull(f"nothing was stored: {text}"))
+        had_writes = self._batches.refused(StoreFull(f"the store refused the write, nothing of it was kept: {text}"))
         self._note_idle()
         if had_writes:
             self.forget(self.state.revision)  # the past is the only thing we may give up for room

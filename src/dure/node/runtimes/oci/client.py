@@ -23,7 +23,7 @@ from typing import Any
 import dure
 from dure.node.ports import RuntimeFailure
 from dure.node.runtimes.oci.frames import Frames, Message
-from dure.node.runtimes.oci.layout import RunDir, write_json
+from dure.node.runtimes.oci.layout import RunDir, read_json, write_json
 from dure.node.runtimes.oci.shim_spawn import Program
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class ShimClient:
                     await self.connect()
                     for state in (await self.ask("list", again=False)).message["containers"]:
                         self._on_state(state)
-                except RuntimeFailure as error:
+                except (RuntimeFailure, OSError) as error:
                     log.error("container monitor does not start", extra={"error": str(error)})
                     await asyncio.sleep(_RETRY_SECONDS)
 
@@ -222,7 +222,8 @@ class ShimClient:
 
     async def _start_monitor(self) -> None:
         self._run.make()
-        write_json(self._run.monitor, asdict(self._program))
+        if read_json(self._run.monitor) != asdict(self._program):
+            write_json(self._run.monitor, asdict(self._program))
         handed = {key: _only(fds, "pidfd", "terminal") for key, fds in self._kept.items()}
         listing = os.memfd_create("handed-over")
         try:

@@ -20,7 +20,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO, cast
 
 from dure.node.runtimes.oci import kernel
 from dure.node.runtimes.oci.frames import Frames, Message
@@ -252,9 +252,20 @@ def _lock(run: RunDir) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
+    os.pwrite(fd, f"{os.getpid():<10}\n".encode(), 0)  # over the last one: that takes no room on a full disk
     return True
+
+
+class _Complaints:
+    """Standard error that never fails: the log may lie on the very disk that is full."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="replace"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def _redirect(run: RunDir) -> None:
@@ -267,6 +278,7 @@ def _redirect(run: RunDir) -> None:
         os.dup2(fd, number)
     os.close(null)
     os.close(log)
+    sys.stderr = cast(TextIO, _Complaints())
 
 
 def _forget_other_boot(run: RunDir) -> None:
@@ -275,7 +287,8 @@ def _forget_other_boot(run: RunDir) -> None:
         for folder in (run.containers, run.sandboxes, run.runtime, run.filters):
             shutil.rmtree(folder, ignore_errors=True)
         run.make()
-    write_json(run.boot_id, now)
+    if read_json(run.boot_id) != now:
+        write_json(run.boot_id, now)
 
 
 def _handed_over(argv: Sequence[str]) -> dict[str, dict[str, int]]:
