@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -28,11 +29,12 @@ class BareRuntime:
         self._folder = folder
         self._root = folder / "state"
         self._rootfs = rootfs
+        self._names = (f"bench-{number}" for number in itertools.count())
         self._made: list[str] = []
 
     async def start_one(self) -> float:
         """Seconds from `create` to the end of `start`."""
-        name = f"bench-{len(self._made)}"
+        name = next(self._names)
         self._made.append(name)
         bundle = self._folder / name
         bundle.mkdir()

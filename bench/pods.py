@@ -89,6 +89,7 @@ class Seen:
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Future[float]] = {}
         self._alive: set[str] = set()
+        self._status: dict[str, Any] = {}
         self._gone = asyncio.Event()
 
     async def follow(self, watcher: Connection) -> None:
@@ -99,6 +100,7 @@ class Seen:
                 self._gone.set()
                 continue
             self._alive.add(name)
+            self._status[name] = event["object"].get("status")
             waiter = self._running.get(name)
             if waiter is not None and not waiter.done() and is_running(event["object"]):
                 waiter.set_result(time.perf_counter())
@@ -106,14 +108,20 @@ class Seen:
     async def wait_running(self, name: str) -> float:
         waiter: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._running[name] = waiter
-        async with asyncio.timeout(60):
-            return await waiter
+        try:
+            async with asyncio.timeout(60):
+                return await waiter
+        except TimeoutError as error:
+            raise RuntimeError(f"pod {name} does not run after a minute: {self._status.get(name)}") from error
 
     async def wait_none(self) -> None:
-        async with asyncio.timeout(60):
-            while self._alive:
-                self._gone.clear()
-                await self._gone.wait()
+        try:
+            async with asyncio.timeout(60):
+                while self._alive:
+                    self._gone.clear()
+                    await self._gone.wait()
+        except TimeoutError as error:
+            raise RuntimeError(f"pods do not go within a minute: {', '.join(sorted(self._alive))}") from error
 
 
 async def _create(client: Connection, name: str, seen: Seen) -> float:

@@ -1,4 +1,4 @@
-"""Placing pods on 5,000 nodes: our matrix against the same rules written as a plain loop. `python -m bench.scheduler`."""
+"""Placing pods on 5,000 nodes: the matrix against a plain loop over the nodes. `python -m bench.scheduler`."""
 
 from __future__ import annotations
 

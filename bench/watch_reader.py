@@ -62,12 +62,12 @@ class Watch:
 class Reader:
     """All watches and the loop that reads them."""
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext, count: int) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext, revision: str, count: int) -> None:
         self._poll = select.epoll()
         self._watches: dict[int, Watch] = {}
         self._buffer = memoryview(bytearray(1 << 16))
         for number in range(count):
-            watch = Watch(_open(host, port, tls), timed=number % _TIMED_EVERY == 0)
+            watch = Watch(_open(host, port, tls, revision), timed=number % _TIMED_EVERY == 0)
             self._watches[watch.sock.fileno()] = watch
             self._poll.register(watch.sock, select.EPOLLIN)
         self._poll.register(sys.stdin, select.EPOLLIN)
@@ -119,10 +119,10 @@ class Reader:
                     deadline = time.monotonic() + _QUIET_SECONDS
 
 
-def _open(host: str, port: int, tls: ssl.SSLContext) -> ssl.SSLSocket:
-    """A watch of everything that comes from now on."""
+def _open(host: str, port: int, tls: ssl.SSLContext, revision: str) -> ssl.SSLSocket:
+    """A watch of everything after the collection's `revision`."""
     sock = tls.wrap_socket(socket.create_connection((host, port)), server_hostname=host)
-    request = f"GET {PATH}?watch=true&sendInitialEvents=false HTTP/1.1\r\nHost: {host}:{port}\r\n"
+    request = f"GET {PATH}?watch=true&resourceVersion={revision} HTTP/1.1\r\nHost: {host}:{port}\r\n"
     sock.sendall(f"{request}Accept: application/json\r\n\r\n".encode())
     head = b""
     while b"\r\n\r\n" not in head:
@@ -134,10 +134,10 @@ def _open(host: str, port: int, tls: ssl.SSLContext) -> ssl.SSLSocket:
 
 
 def main() -> None:
-    host, port, authority, certificate, key, count = sys.argv[1:]
+    host, port, authority, certificate, key, revision, count = sys.argv[1:]
     tls = ssl.create_default_context(cafile=authority)
     tls.load_cert_chain(certificate, key)
-    Reader(host, int(port), tls, int(count)).run()
+    Reader(host, int(port), tls, revision, int(count)).run()
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ async def run(platform: Platform) -> AsyncIterator[Row]:
         await platform.wait_calm()
         server = await platform.server_pid()
         names = itertools.count()
-        async with _reading(platform.place, _WATCHERS) as reader:
+        revision = (await clients[0].json("GET", PATH))["metadata"]["resourceVersion"]
+        async with _reading(platform.place, revision, _WATCHERS) as reader:
             found = [await _round(clients, reader, names, server) for _ in range(_ROUNDS)]
         alone = [await _round(clients, None, names, server) for _ in range(_ROUNDS)]
 
@@ -96,15 +97,18 @@ class Reader:
         assert self._child.stdin is not None and self._child.stdout is not None
         self._child.stdin.write(dumps(question) + b"\n")
         await self._child.stdin.drain()
-        return loads(await self._child.stdout.readline())
+        answer = await self._child.stdout.readline()
+        if not answer:
+            raise RuntimeError("the process that holds the watches has ended")
+        return loads(answer)
 
 
 @asynccontextmanager
-async def _reading(place: Place, watchers: int) -> AsyncIterator[Reader]:
+async def _reading(place: Place, revision: str, watchers: int) -> AsyncIterator[Reader]:
     """`watchers` watches open in another process."""
     where = [place.host, str(place.port), str(place.authority), str(place.certificate), str(place.key)]
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.watch_reader", *where, str(watchers),
+        sys.executable, "-m", "bench.watch_reader", *where, revision, str(watchers),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24,
     )  # fmt: skip
     try:

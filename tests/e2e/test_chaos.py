@@ -26,12 +26,13 @@ from dure.api.kinds import builtin_kinds
 from dure.client.client import Client
 from dure.client.kubeconfig import transport_from_kubeconfig
 from dure.core.errors import AlreadyExists, ApiError, TransportError
-from tests.support.machine import main_processes
+from tests.support.machine import main_processes, processes
 from tests.support.platform import Platform, eventually
 
 SECONDS = float(os.environ.get("DURE_CHAOS_SECONDS", "40"))
 READY_WITHIN = 15.0
 WRITERS = 8
+LEFT = 4
 VICTIMS = ("server", "store", "agent", "shim dure-1", "shim dure-2")
 
 WEB = """
@@ -57,6 +58,21 @@ metadata: {name: web}
 spec:
   selector: {app: web}
   ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: churn}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: churn}}
+  template:
+    metadata: {labels: {app: churn}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      volumes: [{name: memory, emptyDir: {medium: Memory}}]
+      containers:
+      - {name: one, image: busybox, command: [sleep, '100000'], volumeMounts: [{name: memory, mountPath: /memory}]}
+      - {name: two, image: busybox, command: [sleep, '100000']}
 ---
 apiVersion: v1
 kind: Pod
@@ -145,17 +161,36 @@ async def write(platform: Platform, ledger: Ledger, writer: int, until: float) -
 
 
 async def kill(platform: Platform, until: float) -> Counter[str]:
-    """SIGKILL to one of ours after another."""
+    """SIGKILL to one of ours after another, now and then to several at once."""
     killed: Counter[str] = Counter()
     while time.monotonic() < until:
         await asyncio.sleep(random.uniform(0.2, 1.5))
-        name = random.choice(VICTIMS)
+        names = random.sample(VICTIMS, random.choice((1, 1, 1, 2, 3)))
         processes = await asyncio.to_thread(platform.processes)
-        if pid := processes.get(name):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                killed[name] += 1
+        for name in names:
+            if pid := processes.get(name):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed[name] += 1
     return killed
+
+
+async def churn(platform: Platform, until: float) -> None:
+    """Pods come and go all the while; in the end there are `LEFT`."""
+    async with client_of(platform) as client:
+        while True:
+            over = time.monotonic() > until
+            replicas = LEFT if over else random.randint(0, 6)
+            change = {"spec": {"replicas": replicas}}
+            try:
+                async with asyncio.timeout(10):
+                    await client.patch("deployments.apps", "churn", "default", change)
+            except (TransportError, TimeoutError):
+                await asyncio.sleep(0.2)
+                continue
+            if over:
+                return
+            await asyncio.sleep(random.uniform(0.5, 2))
 
 
 async def storm(platform: Platform, ledger: Ledger) -> Counter[str]:
@@ -163,6 +198,7 @@ async def storm(platform: Platform, ledger: Ledger) -> Counter[str]:
     async with asyncio.TaskGroup() as group:
         for writer in range(WRITERS):
             group.create_task(write(platform, ledger, writer, until + 2))
+        group.create_task(churn(platform, until))
         killing = group.create_task(kill(platform, until))
     return killing.result()
 
@@ -171,7 +207,7 @@ def test_kill_nine_loses_nothing_and_disturbs_nobody(cluster: Platform) -> None:
     cluster.kubectl("apply", "-f", "-", stdin=f"{WEB}---{COUNTING}")
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
     cluster.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod", "--all")
-    pods = pods_of(cluster)
+    pods = pods_of(cluster, "app!=churn")
     mains = {uid: main_processes(uid) for uid in pods}
     ledger = Ledger()
     killed = asyncio.run(storm(cluster, ledger))
@@ -183,9 +219,10 @@ def test_kill_nine_loses_nothing_and_disturbs_nobody(cluster: Platform) -> None:
     assert not lost, f"{len(lost)} of {len(ledger.acknowledged)} acknowledged objects are not there: {sorted(lost)[:5]}"
     assert set(killed) == set(VICTIMS) or SECONDS < 30
 
-    eventually(lambda: pods_of(cluster) == pods, within=15)
+    eventually(lambda: pods_of(cluster, "app!=churn") == pods, within=15)
     assert {uid: main_processes(uid) for uid in pods} == mains
     assert not ledger.refused
+    eventually(lambda: assert_nothing_twice(cluster), within=60)
 
     for container in ("one", "two", "three"):
         assert_no_gaps(cluster, container)
@@ -201,15 +238,33 @@ def is_ready(platform: Platform) -> bool:
     return bool(report["ready"]) and len(report["nodes"]) == 2 and all(node["ready"] for node in report["nodes"])
 
 
-def pods_of(platform: Platform) -> dict[str, list[tuple[str, int, bool]]]:
+def pods_of(platform: Platform, labels: str) -> dict[str, list[tuple[str, int, bool]]]:
     """Pod uid → its containers, how often each was started again, and whether it runs and is ready."""
     return {
         pod["metadata"]["uid"]: sorted(
             (status["name"], status["restartCount"], "running" in status["state"] and status["ready"])
             for status in pod["status"]["containerStatuses"]
         )
-        for pod in platform.get("pods")["items"]
+        for pod in platform.get("pods", "-l", labels)["items"]
     }
+
+
+def assert_nothing_twice(platform: Platform) -> bool:
+    """As many pods as wanted, each container once and never started again, and nothing left of those that went."""
+    churned = pods_of(platform, "app=churn")
+    assert list(churned.values()) == [[("one", 0, True), ("two", 0, True)]] * LEFT, churned
+    assert {uid: len(main_processes(uid)) for uid in churned} == dict.fromkeys(churned, 2)
+    pods = {pod["metadata"]["uid"]: pod for pod in platform.get("pods", "-A")["items"]}
+    containers = sum(len(pod["spec"]["containers"]) for pod in pods.values())
+    ours = [cgroups for _, _, cgroups in processes().values() if f"/{platform.instance}/" in cgroups]
+    strangers = [cgroups for cgroups in ours if not any(uid in cgroups for uid in pods)]
+    assert not strangers
+    mounts = Path("/proc/self/mountinfo").read_text()
+    assert mounts.count(f"{platform.home}/images/containers/") == containers
+    assert {path.name for path in platform.home.glob("run/netns/pods/*")} == set(pods)
+    assert {path.name for path in platform.home.glob("nodes/*/pods/*")} == set(pods)
+    assert len(list(platform.home.glob("run/*/containers/*"))) == containers
+    return True
 
 
 def assert_no_gaps(platform: Platform, container: str) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from dure.core.settings import Settings
 from dure.images.service import open_store
 from tests.support.machine import OwnMachine, own_machine
 from tests.support.platform import Platform, eventually, kubectls
@@ -141,7 +140,7 @@ def before(machine: OwnMachine, platform: Platform) -> dict[str, list[str]]:
 
 
 def traces(machine: OwnMachine, platform: Platform) -> dict[str, list[str]]:
-    return machine.traces(Settings(str(platform.home)).instance)
+    return machine.traces(platform.instance)
 
 
 def fill(platform: Platform) -> None:

@@ -187,7 +187,7 @@ def test_of_two_ups_at_once_one_wins() -> None:
 def test_daemon_that_does_not_stay_up_is_reported(cluster: Platform) -> None:
     """Its store cannot be read any more; once it can, the platform recovers by itself."""
     store = cluster.home / "store"
-    os.rename(store, cluster.home / "away")
+    store.rename(cluster.home / "away")
     store.write_text("not a folder")
     kill(cluster, "server")
     try:
@@ -200,6 +200,6 @@ def test_daemon_that_does_not_stay_up_is_reported(cluster: Platform) -> None:
         assert "Not a directory" in report["problems"][0] or "File exists" in report["problems"][0]
     finally:
         store.unlink()
-        os.rename(cluster.home / "away", store)
+        (cluster.home / "away").rename(store)
     eventually(lambda: status(cluster)["ready"], within=15)
     assert status(cluster)["problems"] == []

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dure.core.settings import Settings
+
 DURE = [sys.executable, "-m", "dure.cli.main"]
 
 
@@ -96,6 +98,11 @@ class Platform:
     def get(self, *arguments: str) -> Any:
         """`kubectl get … -o json`, decoded."""
         return json.loads(self.out("get", *arguments, "-o", "json"))
+
+    @property
+    def instance(self) -> str:
+        """First part of every global name."""
+        return Settings(str(self.home)).instance
 
     def processes(self) -> dict[str, int]:
         """Name → pid of the platform's processes."""

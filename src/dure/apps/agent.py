@@ -31,7 +31,7 @@ from dure.control.informer import Informer
 from dure.core.aio import running
 from dure.core.errors import ApiError, ConfigError, TransportError
 from dure.core.log import set_up_logging
-from dure.core.process import die_with_parent, set_process_name
+from dure.core.process import collect_rarely, die_with_parent, set_process_name
 from dure.core.settings import Settings
 from dure.node.access.server import AccessServer
 from dure.node.network.links import Machine
@@ -83,6 +83,7 @@ class Agent:
                 for agent, _ in nodes.values():
                     await agent.wait_registered()
                 shown = ", ".join(nodes) if len(nodes) < 6 else f"{len(nodes)} nodes"
+                collect_rarely()
                 notify(f"{shown} ready", ready=True)
                 await stop.wait()
 

@@ -14,7 +14,7 @@ manifests: [k8s]               # files or folders; default: k8s/, manifests/, or
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Application:
 def load_application(path: Path) -> Application:
     """Raises ConfigError naming the file and what is wrong with it."""
     if path.is_file():
-        return _plain(path.parent, [path])
+        return _only_named_images(_plain(path.parent, [path]))
     if not path.is_dir():
         raise ConfigError(f"there is no folder or file {path}", "give a folder with dure.yaml or manifests")
     described = path / "dure.yaml"
@@ -81,19 +81,32 @@ def _described(folder: Path, file: Path) -> Application:
     unknown = set(spec) - _KNOWN
     if unknown:
         raise ConfigError(f"{file}: unknown field {sorted(unknown)[0]!r}", f"known are {', '.join(sorted(_KNOWN))}")
-    images = [_image(folder, file, entry) for entry in spec["images"]] if "images" in spec else _found_images(folder)
-    files = [folder / name for name in spec["manifests"]] if "manifests" in spec else _default_manifests(folder)
+    entries, named = _listed(spec, "images", file), _listed(spec, "manifests", file)
+    images = _found_images(folder) if entries is None else [_image(folder, file, entry) for entry in entries]
+    files = _default_manifests(folder) if named is None else [folder / str(name) for name in named]
     return Application(
         name=str(spec.get("name") or folder.resolve().name),
         folder=folder,
         namespace=str(spec.get("namespace") or "default"),
         images=tuple(images),
-        objects=_objects(files),
+        objects=_objects(files, folder),
     )
 
 
+def _listed(spec: dict[str, Any], field: str, file: Path) -> list[Any] | None:
+    value = spec.get(field)
+    if value is not None and not isinstance(value, list):
+        raise ConfigError(f"{file}: {field} is {value!r}", f"a list is expected, as {field}: [{_first_of(value)}]")
+    return value
+
+
+def _first_of(value: Any) -> str:
+    return value if isinstance(value, str) else "…"
+
+
 def _image(folder: Path, file: Path, entry: Any) -> ImageSource:
-    if not isinstance(entry, dict) or not entry.get("name") or set(entry) - _KNOWN_IMAGE:
+    fits = isinstance(entry, dict) and entry.get("name") and not set(entry) - _KNOWN_IMAGE
+    if not fits or not isinstance(entry.get("args") or {}, dict):
         raise ConfigError(
             f"{file}: image {entry!r} is not understood", f"its fields: {', '.join(sorted(_KNOWN_IMAGE))}"
         )
@@ -106,7 +119,13 @@ def _image(folder: Path, file: Path, entry: Any) -> ImageSource:
 
 
 def _plain(folder: Path, files: list[Path]) -> Application:
-    return Application(folder.resolve().name, folder, "default", tuple(_found_images(folder)), _objects(files))
+    return Application(folder.resolve().name, folder, "default", tuple(_found_images(folder)), _objects(files, folder))
+
+
+def _only_named_images(app: Application) -> Application:
+    """A manifest given by itself says nothing of the folders beside it, but for those whose image it names."""
+    named = {bare_name(image) for obj in app.objects for image in images_in(obj)}
+    return replace(app, images=tuple(source for source in app.images if source.name in named))
 
 
 def _found_images(folder: Path) -> list[ImageSource]:
@@ -121,10 +140,10 @@ def _default_manifests(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.y*ml")) if path.name != "dure.yaml"]
 
 
-def _objects(files: list[Path]) -> tuple[Obj, ...]:
+def _objects(files: list[Path], folder: Path) -> tuple[Obj, ...]:
     found = [obj for file in files for path in _expand(file) for obj in _read_manifest(path)]
     if not found:
-        where = ", ".join(str(file) for file in files) or "the folder"
+        where = ", ".join(str(file) for file in files) or str(folder)
         raise ConfigError(f"no manifests in {where}", "put Kubernetes manifests there, or name them in dure.yaml")
     return tuple(sorted(found, key=lambda obj: _rank(str(obj["kind"]))))
 
@@ -146,21 +165,33 @@ def _documents(path: Path) -> Iterator[Any]:
     try:
         yield from yaml.safe_load_all(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} is not YAML: {_where(error)}") from error
+
+
+def _where(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """In one line: where and what."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'not understood'}"
 
 
 def _read_manifest(path: Path) -> Iterator[Obj]:
     for document in _documents(path):
-        if document is None:
-            continue
-        if not isinstance(document, dict) or not document.get("kind") or not document.get("apiVersion"):
-            raise ConfigError(f"{path}: not a Kubernetes object: apiVersion and kind are missing")
-        if document["kind"] == "List":
-            yield from document.get("items") or []
-            continue
-        if not (document.get("metadata") or {}).get("name"):
-            raise ConfigError(f"{path}: {document['kind']} without metadata.name")
-        yield document
+        if isinstance(document, dict) and document.get("kind") == "List":
+            for item in document.get("items") or []:
+                yield _checked(item, path)
+        elif document is not None:
+            yield _checked(document, path)
+
+
+def _checked(document: Any, path: Path) -> Obj:
+    if not isinstance(document, dict) or not document.get("kind") or not document.get("apiVersion"):
+        raise ConfigError(f"{path}: not a Kubernetes object: apiVersion and kind are missing")
+    meta = document.get("metadata")
+    if not isinstance(meta, dict) or not meta.get("name"):
+        raise ConfigError(f"{path}: {document['kind']} without metadata.name")
+    return document
 
 
 def images_in(value: Any) -> set[str]:
@@ -185,5 +216,11 @@ def with_images(obj: Obj, built: Mapping[str, str]) -> Obj:
 def _swap(image: Any, built: Mapping[str, str]) -> Any:
     if not isinstance(image, str):
         return image
+    return built.get(image.split("@")[0]) or built.get(bare_name(image), image)
+
+
+def bare_name(image: str) -> str:
+    """Without tag and digest."""
     name = image.split("@")[0]
-    return built.get(name) or built.get(name.rpartition(":")[0] or name, image)
+    head, _, tag = name.rpartition(":")
+    return head if head and "/" not in tag else name

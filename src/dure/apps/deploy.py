@@ -6,20 +6,19 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from dure.api.kind import Kind, Kinds
-from dure.api.meta import ObjectKey, gvk_of, key_of, name_of
-from dure.apps.application import Application, ImageSource, images_in, with_images
+from dure.api.meta import key_of
+from dure.apps.application import Application, ImageSource, bare_name, images_in
+from dure.apps.applier import Applied, Applier
 from dure.apps.rollout_watch import WORKLOADS, addresses, failure_of, pods_of, trouble_of, waiting_for
 from dure.client.client import Client
 from dure.core.aio import running
-from dure.core.errors import ConfigError, DureError, Expired, NotFound, TransportError
-from dure.core.json import Obj, thaw
+from dure.core.errors import DureError, Expired, TransportError
+from dure.core.json import Obj
 from dure.images.builder import build
 from dure.images.builder.parser import parse_dockerfile
-from dure.images.errors import DockerfileError
+from dure.images.errors import DockerfileError, ImageError
 from dure.images.service import ImageStore
 
-MANAGER = "dure-deploy"
 BUILT_DOMAIN = "dure.local"
 
 _RETRY_SECONDS = 0.5
@@ -57,7 +56,7 @@ def wanted_images(app: Application) -> set[str]:
     own = {source.name for source in app.images}
     found = {name for source in app.images for name in _bases(source)}
     for obj in app.objects:
-        found |= {name for name in images_in(obj) if name.split("@")[0].split(":")[0] not in own}
+        found |= {name for name in images_in(obj) if bare_name(name) not in own}
     return found
 
 
@@ -73,15 +72,18 @@ def _bases(source: ImageSource) -> set[str]:
 
 async def build_one(source: ImageSource, store: ImageStore, progress: Say) -> str:
     """The reference carries a part of the image's id, so that a change of it is a change of the manifest."""
-    image = await build(
-        source.context,
-        dockerfile=source.dockerfile,
-        tag=f"{BUILT_DOMAIN}/{source.name}:latest",
-        target=source.target,
-        args=dict(source.args),
-        store=store,
-        progress=lambda text: progress(f"{source.name}: {text}"),
-    )
+    try:
+        image = await build(
+            source.context,
+            dockerfile=source.dockerfile,
+            tag=f"{BUILT_DOMAIN}/{source.name}:latest",
+            target=source.target,
+            args=dict(source.args),
+            store=store,
+            progress=lambda text: progress(f"{source.name}: {text}"),
+        )
+    except ImageError as error:
+        raise DeployFailed(f"image {source.name} ({source.context / source.dockerfile}): {error}") from error
     exact = f"{BUILT_DOMAIN}/{source.name}:{image.id.removeprefix('sha256:')[:12]}"
     await store.tag(f"{BUILT_DOMAIN}/{source.name}:latest", exact)
     return exact
@@ -90,43 +92,17 @@ async def build_one(source: ImageSource, store: ImageStore, progress: Say) -> st
 class Deployer:
     """Applies one application and waits for it."""
 
-    def __init__(self, client: Client, kinds: Kinds, app: Application, built: Mapping[str, str]) -> None:
+    def __init__(self, client: Client, app: Application, built: Mapping[str, str]) -> None:
         self._client = client
-        self._kinds = kinds
         self._app = app
         self._built = built
-        self._applied: list[tuple[Kind, ObjectKey]] = []
+        self._applied: list[Applied] = []
         self._changed = asyncio.Event()
 
     async def apply(self, done: Say) -> list[str]:
-        """Server-side apply of every object; raises ApiError naming the object that was refused."""
-        for obj in self._app.objects:
-            prepared = self._prepared(obj)
-            kind = self._kind_of(prepared)
-            if kind.namespaced:
-                await self._ensure_namespace(prepared["metadata"]["namespace"])
-            result = await self._client.apply(prepared, manager=MANAGER, force=True)
-            self._applied.append((kind, key_of(result)))
-            done(f"{kind.singular or kind.plural} {key_of(result)}")
+        """Each object as `resource/namespace/name`. Raises as Applier does."""
+        self._applied = await Applier(self._client, self._app, self._built).apply(done)
         return [f"{kind.resource}/{key}" for kind, key in self._applied]
-
-    def _kind_of(self, obj: Obj) -> Kind:
-        kind = self._kinds.of(gvk_of(obj))
-        if kind is None:
-            raise ConfigError(f"{obj['kind']} {obj['apiVersion']} is not served here (object {name_of(obj)})")
-        return kind
-
-    def _prepared(self, obj: Obj) -> Obj:
-        obj = with_images(thaw(obj), self._built)
-        if self._kind_of(obj).namespaced:
-            obj["metadata"].setdefault("namespace", self._app.namespace)
-        return obj
-
-    async def _ensure_namespace(self, name: str) -> None:
-        try:
-            await self._client.get("namespaces", name)
-        except NotFound:
-            await self._client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
     async def wait_ready(self, progress: Say, *, within: float) -> list[str]:
         """The URLs once all parts are as asked. Raises DeployFailed with what each part lacks."""
@@ -144,13 +120,19 @@ class Deployer:
                         await asyncio.sleep(_RETRY_SECONDS)
                         continue
                     if lost:
-                        raise DeployFailed("; ".join(lost))
+                        raise DeployFailed(self._told("it will not come up:", lost))
                     if lacking:
                         progress("waiting for " + "; ".join(lacking))
                         await self._changed.wait()
         except TimeoutError as error:
-            raise DeployFailed(f"not ready after {within:.0f} s: " + "; ".join(lacking)) from error
+            raise DeployFailed(self._told(f"not ready after {within:.0f} s:", lacking)) from error
         return await self._urls()
+
+    def _told(self, head: str, parts: list[str]) -> str:
+        """One part a line, and where to look closer."""
+        namespace = next((key.namespace for kind, key in self._applied if kind.namespaced), self._app.namespace)
+        look = f"dure kubectl -n {namespace} describe pods, dure kubectl -n {namespace} logs POD"
+        return "\n  ".join([head, *parts, f"→ look closer: {look}"])
 
     def _resources(self) -> list[str]:
         return sorted({WORKLOADS[kind.kind] for kind, _ in self._applied if kind.kind in WORKLOADS} - {"pods"})

@@ -81,11 +81,20 @@ def trouble_of(pod: Obj) -> tuple[str, bool]:
             text = f"{entry['name']}: {reason}"
             if waiting.get("message"):
                 text += f": {waiting['message']}"
+            if ended := (entry.get("lastState") or {}).get("terminated"):
+                text += f"; it ended with {_ending(ended)}"
             return text, reason in _HOPELESS
     scheduled = condition(pod, "PodScheduled")
     if scheduled and scheduled["status"] == "False":
         return str(scheduled.get("message") or scheduled.get("reason")), False
     return "", False
+
+
+def _ending(ended: dict[str, Any]) -> str:
+    """As in `exit code 1 (Error): no database`; the message is what the container left, if anything."""
+    text = f"exit code {ended.get('exitCode')} ({ended.get('reason') or 'Error'})"
+    lines = str(ended.get("message") or "").strip().splitlines()
+    return f"{text}: {lines[-1]}" if lines else text
 
 
 def pods_of(obj: Obj, pods: Sequence[Obj], sets: Sequence[Obj]) -> list[Obj]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -27,15 +29,17 @@ from dure.core.aio import running
 from dure.core.clock import SystemClock
 from dure.core.errors import ConfigError
 from dure.core.log import set_up_logging
-from dure.core.process import die_with_parent, set_process_name
+from dure.core.process import collect_rarely, die_with_parent, set_process_name
 from dure.core.settings import Settings
 from dure.identity.authority import Authority
 from dure.identity.kubeconfig import make_kubeconfig, merge_kubeconfig, write_kubeconfig
 from dure.identity.tokens import TokenSigner
-from dure.scheduler import Scheduler
 from dure.store.sqlite import SqliteStore
 from dure.wire.server import HttpServer, Listen
 from dure.wire.tls import server_context
+
+if TYPE_CHECKING:
+    from dure.scheduler import Scheduler
 
 log = logging.getLogger("dure.apps")
 
@@ -59,8 +63,10 @@ async def run(settings: Settings) -> None:
         await stack.enter_async_context(HttpServer(server.handle, listens).serving())
         _write_kubeconfigs(settings, authority)
         notify(f"API answering at {settings.api_url}")
-        client = Client(InProcessTransport(server.handle, VerifiedUser("system:dure-server", (MASTERS,))), kinds)
+        itself = VerifiedUser("system:dure-server", (MASTERS,))
+        client = Client(InProcessTransport(server.handle, itself, "dure-server"), kinds)
         await stack.enter_async_context(running(_controllers(settings, client, authority), _scheduler(client)))
+        collect_rarely()
         notify("controllers and scheduler running", ready=True)
         await stop.wait()
 
@@ -123,7 +129,9 @@ async def _controllers(settings: Settings, client: Client, authority: Authority)
 
 async def _scheduler(client: Client) -> None:
     informers = Informers(client)
-    scheduler = Scheduler(
+    # numpy takes a while to load: requests are answered meanwhile
+    make = await asyncio.to_thread(_load_scheduler)
+    scheduler = make(
         client,
         informers.of("pods"),
         informers.of("nodes"),
@@ -133,6 +141,13 @@ async def _scheduler(client: Client) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(informers.run())
         group.create_task(scheduler.run())
+
+
+def _load_scheduler() -> type[Scheduler]:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here gains by more, and they cost time and memory
+    from dure.scheduler import Scheduler
+
+    return Scheduler
 
 
 def main() -> None:

@@ -40,7 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _deploy(settings: Settings, app: Application, arguments: argparse.Namespace) -> int:
-    from dure.api.kinds import builtin_kinds
     from dure.apps.access import open_client
     from dure.apps.deploy import Deployer, Outcome, build_images
     from dure.images.service import open_store
@@ -61,7 +60,7 @@ async def _deploy(settings: Settings, app: Application, arguments: argparse.Name
         store = open_store(settings.path, stand_ins=settings.stand_ins)
         outcome.images = await build_images(app, store, progress, done)
         async with open_client(settings) as client:
-            deployer = Deployer(client, builtin_kinds(), app, outcome.images)
+            deployer = Deployer(client, app, outcome.images)
             outcome.objects = await deployer.apply(done)
             if not arguments.no_wait:
                 outcome.urls = await deployer.wait_ready(progress, within=arguments.timeout)

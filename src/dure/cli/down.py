@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 from dure.apps.supervisor import claimed, is_running, read_state
 from dure.cli.home import home_of
@@ -15,6 +17,7 @@ from dure.core.errors import ConfigError
 from dure.core.settings import Settings
 
 _PATIENCE_SECONDS = 60.0
+_IMAGES, _IMAGE_NAMES = "images", "names.json"
 _FORGOTTEN = ("store", "pki", "nodes", "volumes", "run", "logs", "kubeconfig", "settings.json")
 """What `down` without `--keep` removes; images stay, since making them again takes long."""
 
@@ -30,8 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     home = home_of(arguments)
     settings = Settings.load(home)
     if settings is None:
-        say(f"there is no platform in {home}: nothing to do")
-        return 0
+        return _without_platform(home, purge=arguments.purge)
     if settings.containers and os.geteuid() != 0:
         raise ConfigError("this platform runs containers: stopping it needs root", "sudo dure down")
     if is_running(settings):
@@ -41,6 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
         tear_down(settings, report=lambda text: step(text))
         if not arguments.keep:
             _forget(settings, everything=arguments.purge)
+    return 0
+
+
+def _without_platform(home: Path, *, purge: bool) -> int:
+    """An earlier `down` may have left images there."""
+    if purge and (home / _IMAGES / _IMAGE_NAMES).exists():
+        _purge_images(home)
+        step(f"images in {home} removed")
+    else:
+        say(f"there is no platform in {home}: nothing to do")
     return 0
 
 
@@ -67,14 +79,24 @@ def _forget(settings: Settings, *, everything: bool) -> None:
 
     if settings.merge_kubeconfig:
         unmerge_kubeconfig(user_kubeconfig(), settings.context)
-    if everything:
-        shutil.rmtree(settings.path, ignore_errors=False)
-        step("data folder removed")
-        return
     for name in _FORGOTTEN:
-        path = settings.path / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    step("objects and volumes removed, images kept (--keep keeps all, --purge keeps nothing)")
+        _remove(settings.path / name)
+    if everything:
+        _purge_images(settings.path)
+        step("data folder removed")
+    else:
+        step("objects and volumes removed, images kept (--keep keeps all, --purge keeps nothing)")
+
+
+def _purge_images(home: Path) -> None:
+    """And the folder itself, unless something in it is not the platform's."""
+    _remove(home / _IMAGES)
+    with contextlib.suppress(OSError):
+        home.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

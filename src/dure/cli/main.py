@@ -26,8 +26,16 @@ COMMANDS: dict[str, str] = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line, without importing any command."""
+def _command_at(words: Sequence[str]) -> int:
+    """Where the command stands: the first word that is neither an option nor `--home`'s value."""
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        at += 2 if words[at] == "--home" else 1
+    return at
+
+
+def build_parser(chosen: str = "") -> argparse.ArgumentParser:
+    """The whole command line, importing no command but the chosen one."""
     parser = argparse.ArgumentParser(
         prog="dure",
         description="The whole outer architecture of microservices in one install.",
@@ -36,7 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--home", help="data folder (default: $DURE_HOME, /var/lib/dure for root)")
     parser.add_argument("--version", action="version", version=f"dure {dure.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = next((word for word in sys.argv[1:] if word in COMMANDS), None)
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == chosen:
@@ -48,13 +55,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `dure` script."""
     if argv is not None:
         sys.argv[1:] = list(argv)
-    words = sys.argv[1:]
-    if "kubectl" in words:
-        at = words.index("kubectl")
-        sys.argv[1:], rest = words[: at + 1], words[at + 1 :]
-    else:
-        rest = []
-    arguments = build_parser().parse_args()
+    words, rest = sys.argv[1:], []
+    at = _command_at(words)
+    if words[at : at + 1] == ["kubectl"]:
+        words, rest = words[: at + 1], words[at + 1 :]
+    arguments = build_parser(words[at] if at < len(words) else "").parse_args(words)
     arguments.rest = rest
     command = importlib.import_module(f"dure.cli.{arguments.command}")
     from dure.core.errors import ConfigError, DureError

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dure.api.durations import human_duration
 from dure.apps.supervisor import is_running, read_state
 from dure.cli.home import settings_of
 from dure.cli.screen import bad, faint, good, say, size, table
@@ -125,7 +126,7 @@ def _print(settings: Settings, report: dict[str, Any]) -> None:
     say()
     rows = [
         (entry["name"], entry["pid"], size(entry["memory_bytes"]), f"{entry['cpu_seconds']:.1f} s",
-         f"{now - entry['started']:.0f} s", entry["restarts"])
+         human_duration(now - entry["started"]), entry["restarts"])
         for entry in report["processes"]
     ]  # fmt: skip
     table(["PROCESS", "PID", "MEMORY", "CPU", "AGE", "RESTARTS"], rows)

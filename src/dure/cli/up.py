@@ -102,10 +102,8 @@ class _Screen:
     def _welcome(self, seconds: float) -> None:
         settings = self._settings
         say(f"\n{good(bold('Dure is up'))} in {seconds:.2f} s: {settings.api_url}")
-        say(
-            f"  kubectl --context {settings.context} get nodes      "
-            + faint(f"(or: dure kubectl …; {settings.kubeconfig})")
-        )
+        chosen = f"--context {settings.context}" if settings.merge_kubeconfig else f"--kubeconfig {settings.kubeconfig}"
+        say(f"  kubectl {chosen} get nodes      " + faint("(or: dure kubectl get nodes)"))
         say("  dure deploy PATH                  " + faint("build and run an application"))
         say(
             "  dure status, dure down            "

@@ -113,10 +113,24 @@ class Client:
         path = self._kind(resource).path(namespace, name, subresource)
         return await self._ask("PATCH", path, None, patch, _PATCH_MEDIA[type])
 
-    async def apply(self, obj: Obj, *, manager: str, force: bool = False, subresource: str = "") -> Obj:
-        """Server-side apply: this manager's whole wish. Conflict unless `force` when others own a field."""
+    async def apply(
+        self,
+        obj: Obj,
+        *,
+        manager: str,
+        force: bool = False,
+        subresource: str = "",
+        dry_run: bool = False,
+        strict: bool = False,
+    ) -> Obj:
+        """Server-side apply: this manager's whole wish. Conflict unless `force` when others own a field.
+
+        A field that the kind does not have is left out, or with `strict` refused.
+        """
         path = self._kind_of(obj).path(namespace_of(obj), name_of(obj), subresource)
-        return await self._ask("PATCH", path, _query(fieldManager=manager, force=force), obj, _APPLY_MEDIA)
+        query = _query(fieldManager=manager, force=force, dryRun="All" if dry_run else "")
+        query |= _query(fieldValidation="Strict" if strict else "")
+        return await self._ask("PATCH", path, query, obj, _APPLY_MEDIA)
 
     async def delete(
         self,

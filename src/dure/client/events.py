@@ -93,7 +93,7 @@ class EventRecorder:
         self._remember(key, name)
 
     def _stamp(self) -> int:
-        """Nanoseconds, each once: events of one second are told apart by name, and so listed in the order they happened."""
+        """Nanoseconds, each once: by name, events of one second are listed in the order they happened."""
         self._last_stamp = max(self._last_stamp + 1, int(self._clock.time() * 1e9))
         return self._last_stamp
 

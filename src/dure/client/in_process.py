@@ -14,18 +14,19 @@ from dure.wire.http import Handler, Request, Response
 
 
 class InProcessTransport:
-    """Speaks to `handler` as `user`, for whom it vouches."""
+    """Speaks to `handler` as `user`, for whom it vouches; `agent` is what managedFields name as the manager."""
 
-    def __init__(self, handler: Handler, user: Any) -> None:
+    def __init__(self, handler: Handler, user: Any, agent: str = "dure") -> None:
         self._handler = handler
         self._user = user
+        self._agent = agent
 
     def send(self, call: Call) -> Scope[Answer]:
         return self._send(call)
 
     @asynccontextmanager
     async def _send(self, call: Call) -> AsyncIterator[Answer]:
-        headers = {"accept": "application/json", **call.headers}
+        headers = {"accept": "application/json", "user-agent": self._agent, **call.headers}
         if call.value is not None:
             headers["content-type"] = call.content_type
         request = Request(call.method, call.path, call.query, headers, value=call.value, user=self._user)

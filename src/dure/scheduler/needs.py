@@ -44,17 +44,32 @@ class NodeTerm:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupTerm:
-    """Pods of some namespaces that match a selector, counted per domain of a topology key."""
+class Group:
+    """Pods of some namespaces that match a selector."""
 
     namespaces: frozenset[str] | None
     """None: every namespace."""
     selector: LabelSelector
-    topology_key: str
-    weight: int = 0
 
     def covers(self, namespace: str, labels: Mapping[str, str]) -> bool:
         return (self.namespaces is None or namespace in self.namespaces) and self.selector.matches(labels)
+
+    @property
+    def anchor(self) -> tuple[str, str] | None:
+        """A label every pod of the group has, if the selector names one."""
+        for requirement in self.selector.requirements:
+            if requirement.operator == "In" and len(requirement.values) == 1:
+                return requirement.key, next(iter(requirement.values))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTerm:
+    """A group, counted per domain of a topology key."""
+
+    group: Group
+    topology_key: str
+    weight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +156,7 @@ def _group_term(term: Mapping[str, Any], namespace: str, weight: int = 0) -> Gro
     selected = term.get("namespaceSelector")
     namespaces = None if selected == {} else frozenset(names or [namespace])
     selector = from_label_selector(term.get("labelSelector")) or LabelSelector((Requirement("", "Exists"),))
-    return GroupTerm(namespaces, selector, term["topologyKey"], weight)
+    return GroupTerm(Group(namespaces, selector), term["topologyKey"], weight)
 
 
 def _spread(item: Mapping[str, Any], namespace: str, labels: Mapping[str, str]) -> Spread:
@@ -149,7 +164,8 @@ def _spread(item: Mapping[str, Any], namespace: str, labels: Mapping[str, str]) 
     extra = tuple(
         Requirement(key, "In", frozenset({labels[key]})) for key in item.get("matchLabelKeys") or [] if key in labels
     )
-    term = GroupTerm(frozenset({namespace}), LabelSelector(selector.requirements + extra), item["topologyKey"])
+    group = Group(frozenset({namespace}), LabelSelector(selector.requirements + extra))
+    term = GroupTerm(group, item["topologyKey"])
     hard = item.get("whenUnsatisfiable", "DoNotSchedule") == "DoNotSchedule"
     return Spread(term, int(item["maxSkew"]), hard, int(item.get("minDomains") or 1))
 
@@ -220,8 +236,5 @@ def _default_spread(pod: Obj) -> tuple[Spread, ...]:
     if owner is None or not labels:
         return ()
     selector = LabelSelector(tuple(Requirement(key, "In", frozenset({value})) for key, value in labels.items()))
-    namespaces = frozenset({key_of(pod).namespace})
-    return (
-        Spread(GroupTerm(namespaces, selector, HOSTNAME), 3, False),
-        Spread(GroupTerm(namespaces, selector, ZONE), 5, False),
-    )
+    group = Group(frozenset({key_of(pod).namespace}), selector)
+    return Spread(GroupTerm(group, HOSTNAME), 3, False), Spread(GroupTerm(group, ZONE), 5, False)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from dure.api.meta import ObjectKey, condition, is_deleting, key_of, with_condition
+from dure.api.meta import ObjectKey, condition, is_deleting, key_of, name_of
 from dure.client.client import Client
 from dure.client.events import EventRecorder
 from dure.control.informer import Informer
@@ -19,12 +20,12 @@ from dure.core.errors import ApiError, NotFound, TransportError
 from dure.core.json import Obj
 from dure.scheduler.matrix import NodeMatrix
 from dure.scheduler.needs import Needs, compile_needs
+from dure.scheduler.pending import PendingPods
 from dure.scheduler.rules import choose
 
 log = logging.getLogger("dure.scheduler")
 
-_BINDINGS_AT_ONCE = 32
-_RETRY_SECONDS = 1.0
+_WRITES_AT_ONCE = 32
 
 
 class Scheduler:
@@ -46,14 +47,12 @@ class Scheduler:
         self._clock = clock
         self._name = name
         self._matrix = NodeMatrix()
-        self._active: dict[str, Obj] = {}
-        """Pods to try now; bounded by the pods that exist."""
-        self._waiting: dict[str, Obj] = {}
-        """Pods that fit nowhere, until something frees room."""
+        self._pending = PendingPods()
         self._assumed: set[str] = set()
         """Charged to a node, their binding under way or not yet seen back."""
-        self._wake = asyncio.Event()
-        self._slots = asyncio.Semaphore(_BINDINGS_AT_ONCE)
+        self._explained: dict[str, str] = {}
+        """Why a pod waits, as last said; a pod is told each reason once."""
+        self._slots = asyncio.Semaphore(_WRITES_AT_ONCE)
         self._tie = 0
         pods.on_change(self._pod_changed)
         nodes.on_change(self._node_changed)
@@ -62,44 +61,69 @@ class Scheduler:
         """Schedule until cancelled; the informers run elsewhere."""
         await self._nodes.wait_synced()
         await self._pods.wait_synced()
-        async with asyncio.TaskGroup() as group:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                await self._drain(group)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    await self._pending.wait_ready()
+                    await self._slots.acquire()
+                    # Nothing waits between taking a pod and deciding on it: an event cannot bring it in twice.
+                    write = self._decide_next()
+                    if write is None:
+                        self._slots.release()
+                    else:
+                        group.create_task(write)
+                    await asyncio.sleep(0)
+        finally:
+            self._pending.close()
 
-    async def _drain(self, group: asyncio.TaskGroup) -> None:
-        while self._active:
-            key = min(self._active, key=self._rank)
-            pod = self._active.pop(key)
-            await self._slots.acquire()
-            group.create_task(self._place(key, pod))
-            await asyncio.sleep(0)
-
-    def _rank(self, key: str) -> tuple[int, str, str]:
-        pod = self._active[key]
-        return (-int(pod["spec"].get("priority") or 0), pod["metadata"].get("creationTimestamp") or "", key)
-
-    async def _place(self, key: str, pod: Obj) -> None:
+    def _decide_next(self) -> Coroutine[Any, Any, None] | None:
+        """Choose for the most important pod; what comes back is the writing of it."""
+        found = self._pending.pop()
+        if found is None:
+            return None
+        key, pod = found
         try:
             needs = compile_needs(pod)
             self._tie += 1
             verdict = choose(self._matrix, needs, self._tie)
-            if verdict.node:
-                await self._bind(key, pod, needs, verdict.node)
-            else:
-                self._waiting[key] = pod
-                await self._explain(pod, verdict.message)
+        except Exception:  # a pod that breaks us must not keep the others waiting
+            log.exception("scheduler broke", extra={"pod": key})
+            self._retry(key)
+            return None
+        if not verdict.node:
+            self._pending.park(key, pod, needs)
+            is_news = self._explained.get(key) != verdict.message
+            return self._written(key, self._explain, pod, verdict.message) if is_news else None
+        self._assumed.add(key)
+        self._matrix.put_pod(key, verdict.node, needs)
+        self._pending.wake(_depends_on_others)
+        return self._written(key, self._bind, pod, verdict.node)
+
+    async def _written(
+        self, key: str, write: Callable[[str, Obj, str], Coroutine[Any, Any, None]], pod: Obj, what: str
+    ) -> None:
+        try:
+            await write(key, pod, what)
         except (ApiError, TransportError) as error:
-            log.warning("pod not placed", extra={"pod": key, "cause": str(error)})
-            await asyncio.sleep(_RETRY_SECONDS)
-            self._requeue(key)
+            log.warning("pod not placed", extra={"pod": key, "error": error})
+            self._retry(key)
+        except Exception:
+            log.exception("scheduler broke", extra={"pod": key})
+            self._retry(key)
         finally:
             self._slots.release()
 
-    async def _bind(self, key: str, pod: Obj, needs: Needs, node: str) -> None:
-        self._matrix.put_pod(key, node, needs)
-        self._assumed.add(key)
+    def _retry(self, key: str) -> None:
+        if self._waiting_pod(key) is not None:
+            self._pending.retry(key, lambda: self._waiting_pod(key))
+
+    def _waiting_pod(self, key: str) -> Obj | None:
+        """The pod as it is now, if it is still for us to place."""
+        namespace, _, name = key.partition("/")
+        pod = self._pods.get(ObjectKey(namespace, name))
+        return pod if pod is not None and key not in self._assumed and self._is_mine(pod) else None
+
+    async def _bind(self, key: str, pod: Obj, node: str) -> None:
         namespace, name = key_of(pod)
         binding = {
             "apiVersion": "v1",
@@ -109,42 +133,42 @@ class Scheduler:
         }
         try:
             await self._client.create_at("pods", name, namespace, "binding", binding)
-        except (ApiError, TransportError) as error:
-            self._assumed.discard(key)
-            self._matrix.remove_pod(key)
+        except BaseException as error:
+            self._give_back(key)
             if isinstance(error, NotFound):
-                return
+                return  # the informer will say so too
             raise
         await self._recorder.record(pod, "Normal", "Scheduled", f"Successfully assigned {namespace}/{name} to {node}")
 
-    def _requeue(self, key: str) -> None:
-        namespace, _, name = key.partition("/")
-        current = self._pods.get(ObjectKey(namespace, name))
-        if current is not None:
-            self._pod_changed(None, current)
+    def _give_back(self, key: str) -> None:
+        """Unless the binding was seen to have happened all the same."""
+        if key in self._assumed:
+            self._assumed.discard(key)
+            self._matrix.remove_pod(key)
+            self._pending.wake()
 
-    async def _explain(self, pod: Obj, message: str) -> None:
-        """Say on the pod and by an event why it waits; silent when that is known already."""
-        held = condition(pod, "PodScheduled")
-        if held and held.get("status") == "False" and held.get("message") == message:
-            return
-        entry: dict[str, Any] = {
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": message,
-        }
-        conditions = with_condition(
-            (pod.get("status") or {}).get("conditions") or [], entry, rfc3339(self._clock.time())
-        )
-        namespace, name = key_of(pod)
-        try:
-            await self._client.patch(
-                "pods", name, namespace, {"status": {"conditions": conditions}}, type="merge", subresource="status"
-            )
-        except NotFound:
-            return
-        await self._recorder.record(pod, "Warning", "FailedScheduling", message)
+    async def _explain(self, key: str, pod: Obj, message: str) -> None:
+        """Say on the pod and by an event why it waits."""
+        held = condition(pod, "PodScheduled") or {}
+        if held.get("status") != "False" or held.get("message") != message:
+            now = rfc3339(self._clock.time())
+            moved = now if held.get("status") != "False" else held.get("lastTransitionTime", now)
+            entry = {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": message,
+                "lastTransitionTime": moved,
+            }
+            namespace, name = key_of(pod)
+            patch = {"status": {"conditions": [entry]}}
+            try:
+                await self._client.patch("pods", name, namespace, patch, type="strategic", subresource="status")
+            except NotFound:
+                return
+            await self._recorder.record(pod, "Warning", "FailedScheduling", message)
+        if self._pods.get(key_of(pod)) is not None:
+            self._explained[key] = message
 
     # ── what the informers say ──
 
@@ -152,69 +176,64 @@ class Scheduler:
         pod = new or old
         assert pod is not None
         key = "/".join(key_of(pod))
-        if new is None or self._is_over(new):
-            self._active.pop(key, None)
-            self._waiting.pop(key, None)
-            self._assumed.discard(key)
-            self._matrix.remove_pod(key)
-            self._retry_waiting()
-            return
-        node = new["spec"].get("nodeName")
-        if node:
-            self._active.pop(key, None)
-            self._waiting.pop(key, None)
-            self._assumed.discard(key)
-            self._matrix.put_pod(key, node, compile_needs(new))
-            return
-        if key in self._assumed or not self._is_mine(new):
-            return
-        if key in self._waiting:
-            before = self._waiting[key]
-            self._waiting[key] = new
-            if before["spec"] == new["spec"] and before["metadata"].get("labels") == new["metadata"].get("labels"):
-                return
-            del self._waiting[key]
-        self._active[key] = new
-        self._wake.set()
+        if new is None or _is_over(new):
+            self._settle(key)
+            if self._matrix.remove_pod(key):
+                self._pending.wake()
+        elif new["spec"].get("nodeName"):
+            self._settle(key)
+            if self._matrix.put_pod(key, new["spec"]["nodeName"], compile_needs(new)):
+                self._pending.wake(_depends_on_others)
+        elif not self._is_mine(new):
+            self._pending.drop(key)
+        elif key not in self._assumed:
+            self._pending.put(new)
+
+    def _settle(self, key: str) -> None:
+        """It is no longer for us to place."""
+        self._pending.drop(key)
+        self._assumed.discard(key)
+        self._explained.pop(key, None)
 
     def _is_mine(self, pod: Obj) -> bool:
         spec = pod["spec"]
         return (
             (spec.get("schedulerName") or self._name) == self._name
+            and not spec.get("nodeName")
             and not spec.get("schedulingGates")
             and not is_deleting(pod)
+            and not _is_over(pod)
         )
-
-    @staticmethod
-    def _is_over(pod: Obj) -> bool:
-        return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
     def _node_changed(self, old: Obj | None, new: Obj | None) -> None:
         if new is None:
             assert old is not None
-            self._matrix.remove_node(old["metadata"]["name"])
+            self._matrix.remove_node(name_of(old))
             return
         if old is not None and _same_for_placing(old, new):
             return
         if not (new.get("status") or {}).get("allocatable"):
             return  # registered, but its agent has not yet said what it offers
-        known = self._matrix.row(new["metadata"]["name"]) is not None
+        is_known = self._matrix.row(name_of(new)) is not None
         self._matrix.put_node(new)
-        if not known:
-            self._charge_node(new["metadata"]["name"])
-        self._retry_waiting()
+        if not is_known:
+            self._charge_node(name_of(new))
+        self._pending.wake()
 
     def _charge_node(self, name: str) -> None:
         """A node that came after its pods takes them over."""
         for pod in self._pods.list():
-            if pod["spec"].get("nodeName") == name and not self._is_over(pod):
+            if pod["spec"].get("nodeName") == name and not _is_over(pod):
                 self._matrix.put_pod("/".join(key_of(pod)), name, compile_needs(pod))
 
-    def _retry_waiting(self) -> None:
-        if self._waiting:
-            self._active.update(self._waiting)
-            self._waiting.clear()
-            self._wake.set()
+
+def _is_over(pod: Obj) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _depends_on_others(needs: Needs) -> bool:
+    """Whether a pod placed elsewhere may let this one in."""
+    return bool(needs.affinity) or any(spread.hard for spread in needs.spreads)
 
 
 def _same_for_placing(old: Obj, new: Obj) -> bool:

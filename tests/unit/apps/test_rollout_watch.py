@@ -44,6 +44,14 @@ def test_container_that_waits_says_why() -> None:
     assert trouble_of(pod) == ("c: ErrImageNeverPull: not here", True)
 
 
+def test_container_that_crashed_says_how_it_ended() -> None:
+    ended = {"exitCode": 1, "reason": "Error", "message": "trying\nno database\n"}
+    waiting = {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
+    entry = {"name": "c", "state": {"waiting": waiting}, "lastState": {"terminated": ended}}
+    text = "c: CrashLoopBackOff: back-off 10s; it ended with exit code 1 (Error): no database"
+    assert trouble_of({"status": {"containerStatuses": [entry]}}) == (text, False)
+
+
 def test_published_service_has_urls() -> None:
     service = {
         "kind": "Service",

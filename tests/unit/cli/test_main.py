@@ -34,3 +34,27 @@ def test_version_imports_nothing_heavy() -> None:
     code += "print([name for name in ('asyncio', 'aiohttp', 'numpy', 'yaml', 'cryptography') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("word", ["kubectl", "up", "version"])
+def test_arguments_may_be_named_as_commands(tmp_path: Path, word: str) -> None:
+    """`dure deploy kubectl` was taken for `dure kubectl`."""
+    assert dure("--home", str(tmp_path / word), "deploy", word).stderr.startswith("dure: there is no platform in")
+    assert dure(f"--home={tmp_path / word}", "build", str(tmp_path / word)).stderr.startswith(
+        "dure: there is no folder"
+    )
+
+
+def test_purge_takes_images_that_an_earlier_down_left(tmp_path: Path) -> None:
+    (tmp_path / "home/images").mkdir(parents=True)
+    (tmp_path / "home/images/names.json").write_text("{}")
+    assert "nothing to do" in dure("--home", str(tmp_path / "home"), "down").stdout
+    assert dure("--home", str(tmp_path / "home"), "down", "--purge").returncode == 0
+    assert not (tmp_path / "home").exists()
+
+
+def test_purge_takes_nothing_that_is_not_the_platforms(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/holiday.jpg").touch()
+    assert "nothing to do" in dure("--home", str(tmp_path), "down", "--purge").stdout
+    assert (tmp_path / "images/holiday.jpg").exists()

@@ -84,3 +84,20 @@ async def test_an_event_that_cannot_be_written_is_forgotten() -> None:
     api = FakeApi()
     client = api.client(lambda inner: FaultyTransport(inner, lambda call: Fault(error=Unavailable("down"))))
     await EventRecorder(client, "tests").record(pod("web"), "Normal", "Pulled", "image is here")
+
+
+async def test_events_of_one_moment_are_listed_in_order() -> None:
+    """`kubectl describe` showed Started before Pulled: of one second, it keeps the order of the names."""
+    api = FakeApi()
+    web, record = await api.client().create(pod("web")), recorder(api).record
+    told = ["Scheduled", "Pulling", "Pulled", "Created", "Started"]
+    for reason in told:
+        await record(web, "Normal", reason, "")
+    assert [event["reason"] for event in await events(api)] == told
+
+
+async def test_event_about_a_long_name_has_a_name() -> None:
+    api = FakeApi()
+    await recorder(api).record(await api.client().create(pod("w" * 253)), "Normal", "Pulled", "")
+    (event,) = await events(api)
+    assert len(event["metadata"]["name"]) == 253

@@ -57,6 +57,19 @@ def test_message_counts_each_reason() -> None:
     )
 
 
+def test_a_node_that_lacks_two_resources_says_both() -> None:
+    item = pod(cpu="8")
+    item["spec"]["containers"][0]["resources"]["requests"]["memory"] = "64Gi"
+    made = matrix(node("a"), node("b", memory="128Gi"))
+    assert place(made, item) == "0/2 nodes are available: 1 Insufficient memory, 2 Insufficient cpu."
+
+
+def test_nodes_that_would_rather_not_are_taken_last() -> None:
+    taint = {"key": "spot", "effect": "PreferNoSchedule"}
+    made = matrix(node("spot", taints=[taint]), node("plain"))
+    assert [place(made, pod(str(number))) for number in range(3)] == ["plain"] * 3
+
+
 def test_toleration_opens_a_tainted_node() -> None:
     taint = {"key": "dedicated", "value": "db", "effect": "NoSchedule"}
     toleration = {"key": "dedicated", "operator": "Equal", "value": "db", "effect": "NoSchedule"}

@@ -131,7 +131,8 @@ class Builder:
         try:
             return await self._resolve(name)
         except ImageError as error:
-            raise BuildFailed(f"line {line}: {name}: {error}", line=line) from error
+            head = f"{self._request.dockerfile.name} line {line}: {name}"
+            raise BuildFailed(f"{head}: {error}", line=line) from error
 
     async def _do(
         self, parsed: Dockerfile, stage: Stage, state: StageState, instruction: Instruction, outside: Mapping[str, str]

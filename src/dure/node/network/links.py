@@ -141,7 +141,7 @@ class Machine:
                 if network.overlaps(route.network):
                     raise ConfigError(
                         f"network {network} overlaps with the route to {route.network} on this machine",
-                        "stop what uses it, or choose other networks",
+                        "stop what uses it, or choose others: dure up --cluster-cidr … --service-cidr … --link-cidr …",
                     )
 
     def _set_up_node(self, netlink: Netlink, place: NodePlace) -> None:

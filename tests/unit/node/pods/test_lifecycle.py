@@ -61,6 +61,21 @@ async def test_events_tell_the_story_in_kubelets_words(tmp_path: Path) -> None:
         )
 
 
+async def test_a_stand_in_that_was_made_just_now_was_not_present(tmp_path: Path) -> None:
+    """The event said `already present on machine` after a minute of making it."""
+    async with node(tmp_path) as here:
+        here.images.absent = {"nginx:1.7.9"}
+        here.images.stand_ins = {"nginx:1.7.9"}
+        here.images.pull_seconds = 20
+        await here.create(containers=[{"name": "nginx", "image": "nginx:1.7.9"}])
+        await here.wait_ready()
+        (pulled,) = [event for event in await here.events() if "Pulled" in event]
+        assert pulled == (
+            'Normal Pulled: Successfully pulled image "nginx:1.7.9" in 20.000s (20.000s including waiting). '
+            "Image size: 0 bytes. (local stand-in built from Debian packages)"
+        )
+
+
 async def test_a_job_like_pod_succeeds_and_leaves_its_network(tmp_path: Path) -> None:
     async with node(tmp_path, scripts(app=Script(seconds=3))) as here:
         await here.create(restartPolicy="Never")

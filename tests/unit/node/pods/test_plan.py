@@ -161,3 +161,12 @@ def test_a_status_patch_names_only_what_changed() -> None:
         "conditions": [{"type": "A", "status": "2"}],
         "podIPs": [{"ip": "2"}, {"$patch": "replace"}],
     }
+
+
+def test_a_condition_that_recovers_loses_its_reason() -> None:
+    """A ready pod went on saying `containers with unready status`: the patch left out fields as they were."""
+    old = {"conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "[c]"}]}
+    new = {"conditions": [{"type": "Ready", "status": "True"}]}
+    assert status_changes(old, new) == {
+        "conditions": [{"type": "Ready", "status": "True", "reason": None, "message": None}]
+    }
