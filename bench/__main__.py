@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import creates, footprint, lists, pods, start, watchers
+from bench import creates, footprint, lists, pods, scheduling, start, watchers
 from bench.platform import SHOP, CommandFailed, Platform
 from bench.table import RESULTS, Row, Section, print_head, print_section, write_results
 
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "creates": creates.run,
     "lists": lists.run,
     "watchers": watchers.run,
+    "scheduling": scheduling.run,
 }
 _HOME = Path("/var/tmp/dure-bench")
 

@@ -78,12 +78,14 @@ async def _bare_start() -> float:
 async def _started(platform: Platform, *, keep: bool = False) -> AsyncIterator[float]:
     """`dure up` under way, not waited for; when it began."""
     began = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        starting = group.create_task(platform.dure(*_UP))
-        async with asyncio.timeout(_WITHIN):
-            yield began
-            await starting
-    await platform.down(keep=keep)
+    try:
+        async with asyncio.TaskGroup() as group:
+            starting = group.create_task(platform.dure(*_UP))
+            async with asyncio.timeout(_WITHIN):
+                yield began
+                await starting
+    finally:
+        await platform.down(keep=keep)
 
 
 async def _first_pod(platform: Platform, began: float) -> dict[str, float]:

@@ -65,7 +65,7 @@ def web(name: str, image: str) -> list[Obj]:
 
 def caller(name: str, image: str, url: str) -> Obj:
     """A pod that ends well once `url` answers it."""
-    ask = f"until wget -q -T 1 -O - {url} >/dev/null 2>&1; do usleep 10000 || sleep 0.01; done"
+    ask = f"until wget -q -O - {url} >/dev/null 2>&1; do usleep 10000 || sleep 0.01; done"
     return pod(name, image, ["sh", "-c", ask], restartPolicy="Never")
 
 

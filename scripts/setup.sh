@@ -31,4 +31,5 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 say "installing Dure and its tools into $venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --editable '.[dev]'
+"$venv/bin/python" -m compileall -q src/dure  # pip leaves that to the first start, which would then take twice as long
 say "ready: $venv/bin/dure"

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import inspect
 import os
-import shutil
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.loop import run_real
-from tests.support.platform import Platform, kubectls
+from tests.support.platform import Platform, kubectls, own_platform
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,14 +40,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """Up for the whole run, with stand-ins for public images."""
-    home = Path(tempfile.mkdtemp(prefix="dure-e2e-"))
-    made = Platform(home, offset=1000, networks=("10.201.0.0/16", "10.202.0.0/16", "10.203.0.0/24"))
-    try:
+    with own_platform("dure-e2e-") as made:
         made.up()
         yield made
-    finally:
-        made.dure("down", "--purge", check=False)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

@@ -80,7 +80,8 @@ def test_port_is_taken(tmp_path: Path) -> None:
 def test_containers_need_root(tmp_path: Path) -> None:
     """As `nobody`: one line and the mend."""
     home = tmp_path / "home"
-    home.mkdir(mode=0o777)
+    home.mkdir()
+    home.chmod(0o777)
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o005:
             folder.chmod(folder.stat().st_mode | 0o055)

@@ -10,9 +10,7 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -27,7 +25,7 @@ from dure.client.client import Client
 from dure.client.kubeconfig import transport_from_kubeconfig
 from dure.core.errors import AlreadyExists, ApiError, TransportError
 from tests.support.machine import main_processes, processes
-from tests.support.platform import Platform, eventually
+from tests.support.platform import Platform, eventually, own_platform
 
 SECONDS = float(os.environ.get("DURE_CHAOS_SECONDS", "40"))
 READY_WITHIN = 15.0
@@ -85,8 +83,10 @@ spec:
     command: [sh, -c]
     args:
     - |
+      get() { timeout 5 wget -q -O /dev/null http://$WEB_SERVICE_HOST/; }
+      until get 2>/dev/null; do sleep 0.1; done
       while true; do
-        if timeout 5 wget -q -O /dev/null http://$WEB_SERVICE_HOST/; then echo good; else echo bad; fi
+        if get; then echo good; else echo bad; fi
         sleep 0.1
       done
 """
@@ -108,14 +108,9 @@ spec:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Platform]:
-    home = Path(tempfile.mkdtemp(prefix="dure-chaos-"))
-    made = Platform(home, offset=1300, networks=("10.204.0.0/16", "10.205.0.0/16", "10.206.0.0/24"))
-    try:
+    with own_platform("dure-chaos-") as made:
         made.up()
         yield made
-    finally:
-        made.dure("down", "--purge", check=False)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @dataclass
@@ -207,6 +202,7 @@ def test_kill_nine_loses_nothing_and_disturbs_nobody(cluster: Platform) -> None:
     cluster.kubectl("apply", "-f", "-", stdin=f"{WEB}---{COUNTING}")
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
     cluster.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod", "--all")
+    eventually(lambda: "good" in cluster.out("logs", "caller"))
     pods = pods_of(cluster, "app!=churn")
     mains = {uid: main_processes(uid) for uid in pods}
     ledger = Ledger()

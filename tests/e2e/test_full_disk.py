@@ -9,9 +9,9 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 
 from dure.images.service import open_store
 from tests.support.machine import main_processes
-from tests.support.platform import Platform, eventually
+from tests.support.platform import Platform, eventually, own_platform
 
 WRITER = """
 apiVersion: v1
@@ -35,22 +35,26 @@ spec:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Platform]:
     """Its whole data folder on 64 MB."""
-    home = Path(tempfile.mkdtemp(prefix="dure-full-"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(home)], check=True)
-    made = Platform(home, offset=1600, networks=("10.215.0.0/16", "10.216.0.0/16", "10.217.0.0/24"))
+    with own_platform("dure-full-") as made, small_disk(made.home):
+        asyncio.run(open_store(made.home, stand_ins=True).pull("busybox"))
+        shutil.rmtree(made.home / "images" / "apt")  # package lists, half of the disk
+        try:
+            made.up()
+            made.kubectl("apply", "-f", "-", stdin=WRITER)
+            made.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod/writer")
+            yield made
+        finally:
+            made.dure("down")
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(folder)], check=True)
     try:
-        asyncio.run(open_store(home, stand_ins=True).pull("busybox"))
-        shutil.rmtree(home / "images" / "apt")  # package lists, half of the disk
-        made.up()
-        made.kubectl("apply", "-f", "-", stdin=WRITER)
-        made.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod/writer")
-        yield made
+        yield
+        assert os.path.ismount(folder), "what the user has mounted is not ours to take away"
     finally:
-        (home / "ballast").unlink(missing_ok=True)
-        made.dure("down", check=False)
-        assert os.path.ismount(home), "the user's own mount is not ours to take away"
-        subprocess.run(["umount", "--lazy", str(home)], check=False)
-        home.rmdir()
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
 @pytest.fixture

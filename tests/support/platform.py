@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dure.core.settings import Settings
 
+_PLACES = 18
 DURE = [sys.executable, "-m", "dure.cli.main"]
 
 
@@ -108,6 +112,34 @@ class Platform:
         """Name → pid of the platform's processes."""
         status = json.loads(self.dure("status", "-o", "json").stdout)
         return {entry["name"]: entry["pid"] for entry in status["processes"]}
+
+
+@contextmanager
+def own_platform(prefix: str) -> Iterator[Platform]:
+    """A platform, not started, on networks and ports that no other one of these has; nothing is left of it."""
+    home = Path(tempfile.mkdtemp(prefix=prefix))
+    with _own_place() as (offset, networks):
+        made = Platform(home, offset=offset, networks=networks)
+        try:
+            yield made
+        finally:
+            made.dure("down", "--purge", check=False)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def _own_place() -> Iterator[tuple[int, tuple[str, str, str]]]:
+    """A port offset and networks; an abstract socket's name says that they are taken."""
+    with socket.socket(socket.AF_UNIX) as claim:
+        for number in range(_PLACES):
+            try:
+                claim.bind(f"\0dure-tests-{number}")
+            except OSError:
+                continue
+            pods, services, links = (f"10.{184 + 3 * number + step}.0.0" for step in range(3))
+            yield 2000 + 20 * number, (f"{pods}/16", f"{services}/16", f"{links}/24")
+            return
+    raise AssertionError(f"{_PLACES} platforms are running already")
 
 
 def eventually(check: Callable[[], Any], *, within: float = 30.0) -> Any:

@@ -42,12 +42,13 @@ def splice_revision(value: bytes, revision: int) -> bytes:
 class Codec:
     """Renders and decodes records of one kind in its version; objects it hands out are frozen."""
 
-    __slots__ = ("_api_version", "_conversion", "_frames", "_head", "kind")
+    __slots__ = ("_api_version", "_conversion", "_frames", "_head", "_typed", "kind")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self._api_version = kind.api_version
         self._head = b'{"apiVersion":"%b",' % kind.api_version.encode()
+        self._typed = b'%b"kind":"%b",' % (self._head, kind.kind.encode())
         self._conversion = kind.conversion
         self._frames: dict[tuple[str, int], bytes] = {}
 
@@ -68,6 +69,15 @@ class Codec:
             else:
                 memo.rendered = dumps(self.decode(record))
         return memo.rendered
+
+    def render_item(self, record: Record) -> bytes | memoryview:
+        """The object as JSON bytes without its first brace, as lists have it.
+
+        Items of built-in kinds do not repeat the type that the list names; those of custom kinds do.
+        """
+        rendered = self.render(record)
+        typed = self.kind.custom is None and rendered.startswith(self._typed)
+        return memoryview(rendered)[len(self._typed) if typed else 1 :]
 
     def decode(self, record: Record) -> Obj:
         """The object as a dict, frozen."""

@@ -18,7 +18,7 @@ from dure.wire.http import Response
 _JSON_HEADERS = {"Content-Type": JSON, "Cache-Control": "no-cache, private"}
 
 
-def json_response(value: Any, status: int = 200, body: bytes | Sequence[bytes] | None = None) -> Response:
+def json_response(value: Any, status: int = 200, body: bytes | Sequence[bytes | memoryview] | None = None) -> Response:
     """A JSON answer; `body` is the encoded value where it is known."""
     return Response(status, dict(_JSON_HEADERS), dumps(value) if body is None else body, value=value)
 

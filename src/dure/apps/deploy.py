@@ -158,12 +158,11 @@ class Deployer:
                 continue
             obj = await self._client.get(kind.resource, key.name, key.namespace)
             label = f"{kind.kind.lower()}/{key.name}"
-            if failure := failure_of(obj):
-                lost.append(f"{label}: {failure}")
-            elif wait := waiting_for(obj):
+            failure, wait = failure_of(obj), waiting_for(obj)
+            if failure or wait:
                 trouble, hopeless = await self._trouble(obj)
-                text = f"{label} {wait}" + (f" ({trouble})" if trouble else "")
-                (lost if hopeless else lacking).append(text)
+                text = f"{label} {failure or wait}" + (f" ({trouble})" if trouble else "")
+                (lost if failure or hopeless else lacking).append(text)
         return lacking, lost
 
     async def _trouble(self, obj: Obj) -> tuple[str, bool]:

@@ -83,7 +83,10 @@ def _forget(settings: Settings, *, everything: bool) -> None:
         _remove(settings.path / name)
     if everything:
         _purge_images(settings.path)
-        step("data folder removed")
+        left = settings.path.exists()
+        step(
+            "all of the platform's data removed, but not what else is in the folder" if left else "data folder removed"
+        )
     else:
         step("objects and volumes removed, images kept (--keep keeps all, --purge keeps nothing)")
 

@@ -75,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        if not error.filename:
+            raise
+        _complain(f"{error.filename}: {error.strerror}", "")
+        code = 1
     except KeyboardInterrupt:
         code = 130
     raise SystemExit(code)

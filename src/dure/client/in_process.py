@@ -78,5 +78,5 @@ class _Answer:
         return loads(body) if body else None
 
 
-def _joined(body: bytes | Sequence[bytes]) -> bytes:
+def _joined(body: bytes | Sequence[bytes | memoryview]) -> bytes:
     return body if isinstance(body, bytes) else b"".join(body)

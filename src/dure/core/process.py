@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from dure.core.errors import ConfigError
 
@@ -91,11 +92,18 @@ def exclusive(path: Path, message: str, mend: str) -> Iterator[int]:
 
     Gives the descriptor: a child that inherits it goes on holding the lock after the block.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with _opened(path) as file:
         if not _lock(file.fileno()):
             raise ConfigError(message, mend)
         yield file.fileno()
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}", "choose a data folder: --home") from error
 
 
 def _lock(descriptor: int) -> bool:

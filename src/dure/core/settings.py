@@ -139,10 +139,29 @@ class Settings:
 
     @staticmethod
     def load(home: Path) -> Settings | None:
-        """What the platform in this data folder was last started with."""
+        """What the platform in this data folder was last started with; raises ConfigError when it cannot be told."""
+        file = home / "settings.json"
         try:
-            data: dict[str, Any] = loads((home / "settings.json").read_bytes())
+            data = loads(file.read_bytes())
         except FileNotFoundError:
             return None
-        known = {name: value for name, value in data.items() if name in Settings.__dataclass_fields__}
-        return Settings(**{**known, "home": str(home)})
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}", "choose a data folder: --home") from error
+        except ValueError as error:
+            raise ConfigError(f"{file} is damaged: {error}", _AFRESH.format(file)) from error
+        return Settings(**{**_known(data, file), "home": str(home)})
+
+
+_AFRESH = "rm {}; then `dure up` with the options it had"
+
+
+def _known(data: Any, file: Path) -> dict[str, Any]:
+    """The fields that are settings, each of its type; others are a newer version's."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file} is damaged: not a mapping", _AFRESH.format(file))
+    like = asdict(Settings(""))
+    known = {name: value for name, value in data.items() if name in like}
+    for name, value in known.items():
+        if type(value) is not type(like[name]):
+            raise ConfigError(f"{file} is damaged: {name} is {value!r}", _AFRESH.format(file))
+    return known

@@ -85,7 +85,7 @@ class Response:
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes | Sequence[bytes] = b""
+    body: bytes | Sequence[bytes | memoryview] = b""
     stream: Stream | None = None
     value: Any = None
     """The decoded form of `body`, if the handler has it; frozen."""

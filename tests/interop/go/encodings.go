@@ -2,9 +2,11 @@ package main
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -57,7 +59,8 @@ func writtenAlike(t *setting) error {
 		return err
 	}
 	mapper := restmapper.NewDiscoveryRESTMapper(groups)
-	for _, document := range strings.Split(full, "\n---\n") {
+	var problems []error
+	for _, document := range strings.Split(strings.ReplaceAll(full, "NAMESPACE", t.namespace), "\n---\n") {
 		text, err := yaml.ToJSON([]byte(document))
 		if err != nil {
 			return err
@@ -66,11 +69,9 @@ func writtenAlike(t *setting) error {
 		if err != nil {
 			return err
 		}
-		if err := writeAlike(t, client, mapper, object); err != nil {
-			return err
-		}
+		problems = append(problems, writeAlike(t, client, mapper, object))
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 func writeAlike(t *setting, client rest.Interface, mapper meta.RESTMapper, object runtime.Object) error {
@@ -127,6 +128,11 @@ func forget(object runtime.Object) error {
 	data.SetCreationTimestamp(metav1.Time{})
 	data.SetManagedFields(nil)
 	data.SetResourceVersion("")
+	if set, is := object.(*appsv1.StatefulSet); is {
+		for at := range set.Spec.VolumeClaimTemplates {
+			set.Spec.VolumeClaimTemplates[at].TypeMeta = metav1.TypeMeta{} // protobuf has no place for it
+		}
+	}
 	return nil
 }
 
@@ -175,9 +181,22 @@ func listAlike(t *setting, client rest.Interface, path string) error {
 		if err := first(errA, errB); err != nil {
 			return err
 		}
+		if err := first(unmarked(one), unmarked(two)); err != nil {
+			return err
+		}
 		if problem = alike("what differs", one, two); problem == nil {
 			return nil
 		}
 	}
 	return problem
+}
+
+// unmarked takes the revision off a list: it moves with every write to any object.
+func unmarked(list runtime.Object) error {
+	data, err := meta.ListAccessor(list)
+	if err != nil {
+		return err
+	}
+	data.SetResourceVersion("")
+	return nil
 }

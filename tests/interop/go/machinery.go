@@ -97,8 +97,12 @@ func discoverLegacy(t *setting) error {
 		var lines []string
 		for _, list := range resources {
 			for _, one := range list.APIResources {
+				singular := one.SingularName
+				if strings.Contains(one.Name, "/") {
+					singular = "" // the client makes it up out of the newer form
+				}
 				lines = append(lines, fmt.Sprintln(
-					list.GroupVersion, one.Name, one.Kind, one.SingularName, one.Namespaced, one.Verbs, one.ShortNames,
+					list.GroupVersion, one.Name, one.Kind, singular, one.Namespaced, one.Verbs, one.ShortNames, one.Categories,
 				))
 			}
 		}

@@ -80,6 +80,15 @@ async def test_an_unknown_media_type_is_unsupported() -> None:
         assert (answer["code"], answer["reason"]) == (415, "UnsupportedMediaType")
 
 
+@pytest.mark.parametrize("subresource", ["", "/scale", "/status"])
+async def test_a_patch_of_an_unknown_media_type_is_unsupported(subresource: str) -> None:
+    """An apply by CBOR to `scale` was read as JSON and called a bad request; clients take 415 as word to fall back."""
+    path = f"/apis/apps/v1/namespaces/default/deployments/web{subresource}"
+    async with api_server() as (server, _):
+        answer = await Remote(server.handle).value("PATCH", path, b"\xd9", content_type="application/apply-patch+cbor")
+        assert (answer["code"], answer["reason"]) == (415, "UnsupportedMediaType")
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"nonsense", b"\xff\xfe", b'"text"', b'{"a":' * 5000])
 async def test_a_body_that_is_no_object_is_a_bad_request(body: bytes) -> None:
     async with api_server() as (server, _):

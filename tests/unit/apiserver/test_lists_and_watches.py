@@ -303,8 +303,16 @@ async def test_a_list_is_the_same_for_both_kinds_of_client() -> None:
         await fill(client, 3)
         remote = decoded(await Remote(server.handle).ask("GET", PODS))
         local = await client.list("configmaps", "default")
-        assert remote["items"] == local.items
+        assert [{"apiVersion": "v1", "kind": "ConfigMap"} | item for item in remote["items"]] == local.items
         assert (remote["kind"], remote["apiVersion"]) == ("ConfigMapList", "v1")
+
+
+async def test_items_of_a_list_do_not_repeat_its_type() -> None:
+    """The Go client kept a type on each item that came by JSON and none on those that came by protobuf."""
+    async with api_server() as (server, client):
+        await fill(client, 2)
+        listed = decoded(await Remote(server.handle).ask("GET", PODS))
+        assert [next(iter(item)) for item in listed["items"]] == ["metadata", "metadata"]
 
 
 async def test_channels_close_with_their_last_watcher() -> None:

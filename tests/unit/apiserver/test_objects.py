@@ -298,6 +298,24 @@ async def test_a_pod_without_its_account_is_refused() -> None:
         )
 
 
+async def test_a_pod_waits_for_the_default_account_of_its_new_namespace() -> None:
+    """A pod created right after its namespace was refused; upstream waits for the controller that makes the account."""
+    async with api_server() as (_, client), asyncio.TaskGroup() as tasks:
+        made = tasks.create_task(client.create(pod()))
+        await asyncio.sleep(0.5)
+        assert not made.done()
+        await client.create(thaw(ACCOUNT))
+        assert (await made)["spec"]["serviceAccountName"] == "default"
+
+
+async def test_a_lease_may_be_without_a_holder() -> None:
+    """A leader that lets go of its lease writes an empty holder, and was refused."""
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l", "namespace": "default"}}
+    async with api_server() as (_, client):
+        made = await client.create({**lease, "spec": {"holderIdentity": "", "leaseTransitions": 1}})
+        assert made["spec"]["holderIdentity"] == ""
+
+
 async def test_a_pod_is_bound_once() -> None:
     async with api_server() as (_, client):
         await client.create(thaw(ACCOUNT))

@@ -58,3 +58,19 @@ def test_purge_takes_nothing_that_is_not_the_platforms(tmp_path: Path) -> None:
     (tmp_path / "images/holiday.jpg").touch()
     assert "nothing to do" in dure("--home", str(tmp_path), "down", "--purge").stdout
     assert (tmp_path / "images/holiday.jpg").exists()
+
+
+@pytest.mark.parametrize("command", [["up", "--no-containers"], ["status"], ["down"]])
+def test_data_folder_that_cannot_be(tmp_path: Path, command: list[str]) -> None:
+    """It ended in a traceback."""
+    (tmp_path / "file").touch()
+    done = dure("--home", str(tmp_path / "file"), *command)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "  → choose a data folder: --home"
+
+
+def test_data_folder_that_cannot_be_made() -> None:
+    done = dure("--home", "/proc/nowhere", "up", "--no-containers")
+    assert done.stderr == (
+        "dure: /proc/nowhere/run/lock cannot be written: No such file or directory\n  → choose a data folder: --home\n"
+    )

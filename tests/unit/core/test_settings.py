@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,3 +43,23 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused(change: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         replace(Settings("/x"), **change).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"x', "settings.json is damaged: "),
+        ("[]", "settings.json is damaged: not a mapping"),
+        ('{"nodes": "x"}', "settings.json is damaged: nodes is 'x'"),
+        ('{"stand_ins": 1}', "settings.json is damaged: stand_ins is 1"),
+    ],
+)
+def test_damaged_file_is_named(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        Settings.load(tmp_path)
+
+
+def test_settings_of_a_newer_version_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"nodes": 3, "zone": "x"}')
+    assert Settings.load(tmp_path) == Settings(str(tmp_path), nodes=3)

@@ -102,8 +102,8 @@ class LeaseStrategy(StandardStrategy):
             errors.append(invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0"))
         if transitions is not None and transitions < 0:
             errors.append(invalid("spec.leaseTransitions", transitions, "must be greater than or equal to 0"))
-        if spec.get("holderIdentity") == "" and "strategy" not in spec:
-            errors.append(invalid("spec.holderIdentity", "", "must not be empty"))
+        if spec.get("preferredHolder") and not spec.get("strategy"):
+            errors.append(forbidden("spec.preferredHolder", "may only be specified if `strategy` is defined"))
         return errors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from dure.apiserver.admission import Attributes
@@ -13,6 +14,9 @@ from dure.store.model import KeyNotFound, Store
 _MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 _TOKEN_SECONDS = 3607
 _MIRROR = "kubernetes.io/config.mirror"
+_DEFAULT = "default"
+_DEFAULT_WITHIN = 2.0
+"""Seconds for a controller to make the default account of a new namespace; pods sent right after it wait that long."""
 
 
 class ServiceAccounts:
@@ -26,9 +30,11 @@ class ServiceAccounts:
         if _MIRROR in (pod["metadata"].get("annotations") or {}):
             return
         spec = pod["spec"]
-        name = spec.setdefault("serviceAccountName", "default") or "default"
+        name = spec.setdefault("serviceAccountName", _DEFAULT) or _DEFAULT
         spec["serviceAccountName"] = spec["serviceAccount"] = name
         account = await self._find(attributes.namespace, name)
+        if account is None and name == _DEFAULT:
+            account = await self._wait_made(attributes.namespace, name)
         if account is None:
             why = f'error looking up service account {attributes.namespace}/{name}: serviceaccount "{name}" not found'
             raise forbidden(attributes.kind, attributes.name, why)
@@ -44,6 +50,17 @@ class ServiceAccounts:
             return None
         found: Obj = loads(record.value)
         return found
+
+    async def _wait_made(self, namespace: str, name: str) -> Obj | None:
+        """The account once it is there, None if it does not come in time."""
+        key = f"core/serviceaccounts/{namespace}/{name}"
+        try:
+            async with asyncio.timeout(_DEFAULT_WITHIN), self._store.watch(key, since=self._store.revision) as watch:
+                while (account := await self._find(namespace, name)) is None:
+                    await watch.take()
+                return account
+        except TimeoutError:
+            return None
 
 
 def _mounts_token(spec: Obj, account: Obj) -> bool:

@@ -110,16 +110,15 @@ class Reading:
         items = [codec.decode(record) for record in listing.records]
         return {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": listing.meta(), "items": items}
 
-    def _list_parts(self, kind: Kind, listing: Listing) -> list[bytes]:
+    def _list_parts(self, kind: Kind, listing: Listing) -> list[bytes | memoryview]:
         """The body in pieces; its one join happens at the wire."""
-        render = self._objects.codec(kind).render
+        render = self._objects.codec(kind).render_item
         head = dumps({"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": listing.meta()})
-        parts = [head[:-1], b',"items":[']
+        parts: list[bytes | memoryview] = [head[:-1], b',"items":[']
+        before = b"{"
         for record in listing.records:
-            parts.append(render(record))
-            parts.append(b",")
-        if listing.records:
-            parts.pop()
+            parts += before, render(record)
+            before = b",{"
         parts.append(b"]}\n")
         return parts
 

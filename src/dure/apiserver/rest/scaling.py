@@ -14,13 +14,13 @@ from dure.api.patches import apply_json_patch, apply_merge_patch, apply_strategi
 from dure.api.schemas import Schemas
 from dure.api.selectors import format_label_selector
 from dure.apiserver.call import Call
-from dure.apiserver.decoding import decode_body, decode_json, decode_yaml, media_type
+from dure.apiserver.decoding import decode_body, decode_json, decode_yaml
 from dure.apiserver.errors import conflict
 from dure.apiserver.representation import encode_value
 from dure.apiserver.rest.objects import Objects
 from dure.apiserver.rest.options import read_write_options
-from dure.apiserver.rest.writing import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, write_of
-from dure.core.errors import BadRequest, Invalid, UnsupportedMediaType
+from dure.apiserver.rest.writing import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patch_type, write_of
+from dure.core.errors import BadRequest, Invalid
 from dure.core.json import Obj, thaw
 from dure.wire.http import Response
 
@@ -125,7 +125,7 @@ class Scaling:
         return await self._set(call, "UpdateOptions", lambda scale: thaw(body))
 
     async def patch(self, call: Call) -> Response:
-        type_ = media_type(call.request, "")
+        type_ = patch_type(call)
         request = call.request
         if request.value is not None:
             patch = request.value
@@ -165,8 +165,6 @@ def _patched(scale: Obj, patch: Any, type_: str) -> Obj:
         return apply_merge_patch(scale, patch)
     if type_ == STRATEGIC_PATCH:
         return apply_strategic_patch(scale, patch, Schemas.load().definition(_DEFINITION))
-    if type_ == APPLY_PATCH:
-        if (patch.get("metadata") or {}).get("managedFields"):
-            raise _invalid_scale("", [forbidden("metadata.managedFields", "must be nil")])
-        return apply_merge_patch(scale, patch)
-    raise UnsupportedMediaType(f"the body of the request was in an unknown format - {type_}")
+    if (patch.get("metadata") or {}).get("managedFields"):
+        raise _invalid_scale("", [forbidden("metadata.managedFields", "must be nil")])
+    return apply_merge_patch(scale, patch)

@@ -66,6 +66,17 @@ def check_object(call: Call, kind: Kind, options: WriteOptions, body: Body) -> O
     return obj
 
 
+def patch_type(call: Call) -> str:
+    """The kind of patch in the body, one that the object's kind takes. Raises UnsupportedMediaType."""
+    type_ = media_type(call.request, "")
+    if type_ in PATCHES and (type_ != STRATEGIC_PATCH or call.kind.custom is None):
+        return type_
+    known = [name for name in PATCHES if call.kind.custom is None or name != STRATEGIC_PATCH]
+    raise UnsupportedMediaType(
+        "the body of the request was in an unknown format - accepted media types include: " + ", ".join(known)
+    )
+
+
 class Writing:
     """Answers create, update and patch on objects and their `status`-like subresources."""
 
@@ -104,12 +115,7 @@ class Writing:
         return self._reading.answer(call, made)
 
     async def patch(self, call: Call, subresource: str = "") -> Response:
-        type_ = media_type(call.request, "")
-        if type_ not in PATCHES or (type_ == STRATEGIC_PATCH and call.kind.custom is not None):
-            known = [name for name in PATCHES if call.kind.custom is None or name != STRATEGIC_PATCH]
-            raise UnsupportedMediaType(
-                "the body of the request was in an unknown format - accepted media types include: " + ", ".join(known)
-            )
+        type_ = patch_type(call)
         options = read_write_options(call.request, "PatchOptions")
         if type_ == APPLY_PATCH:
             return await self._apply(call, options, subresource)
