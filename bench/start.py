@@ -16,9 +16,11 @@ from contextlib import asynccontextmanager
 
 from bench.api import Connection, connect
 from bench.bare_server import running_bare
+from bench.measure import cpu_seconds
 from bench.platform import _UP, IMAGE, Platform, wait_account
 from bench.table import Row
 from bench.workloads import Obj, caller, is_node_ready, is_running, pod, web
+from dure.apps.supervisor import read_state
 
 _PODS = "/api/v1/namespaces/default/pods"
 _WITHIN = 120.0
@@ -43,6 +45,7 @@ async def run(platform: Platform, *, rounds: int = 3) -> AsyncIterator[Row]:
     yield _row("dure up → API answering", times["api"], 0.5, "bare aiohttp over TLS", statistics.median(served))
     yield _row("dure up → nodes ready", times["nodes"])
     yield _row("dure up → first pod running", times["pod"], 1.0)
+    yield _row("CPU of all daemons until then", times["cpu"])
     yield _row("dure up → app answering by its DNS name", times["app"], 2.0)
     async for row in _shop(platform, rounds):
         yield row
@@ -97,7 +100,8 @@ async def _first_pod(platform: Platform, began: float) -> dict[str, float]:
         await _post(api, _PODS, pod("first", IMAGE, ["sleep", "1000"]))
         ran = group.create_task(_wait(platform, f"{_PODS}?fieldSelector=metadata.name=first", is_running))
     api.close()
-    return {"api": answered, "nodes": nodes.result() - began, "pod": ran.result() - began}
+    cpu = cpu_seconds([read_state(platform.settings)["pid"]])
+    return {"api": answered, "nodes": nodes.result() - began, "pod": ran.result() - began, "cpu": cpu}
 
 
 async def run_pod(platform: Platform) -> None:

@@ -20,7 +20,7 @@ from bench.workloads import config_map
 from dure.core.json import dumps, loads
 
 _WATCHERS, _RATE, _SECONDS, _ROUNDS = 1000, 500, 5.0, 3
-_WRITERS = 8
+_WRITERS = 32
 
 
 async def run(platform: Platform) -> AsyncIterator[Row]:

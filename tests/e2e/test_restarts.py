@@ -154,6 +154,14 @@ def test_up_right_after_the_supervisor_was_killed(cluster: Platform) -> None:
 
 
 @pytest.mark.usefixtures("undisturbed")
+def test_up_after_everything_of_ours_was_killed(cluster: Platform) -> None:
+    for pid in cluster.processes().values():
+        os.kill(pid, signal.SIGKILL)
+    cluster.up()
+    assert cluster.out("exec", "runner", "--", "echo", "well") == "well"
+
+
+@pytest.mark.usefixtures("undisturbed")
 @pytest.mark.parametrize("detached", [["-d"], []])
 def test_second_up_is_refused_and_harms_nothing(cluster: Platform, detached: list[str]) -> None:
     second = cluster.dure("up", *detached, "--nodes=3", check=False)

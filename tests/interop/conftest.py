@@ -26,14 +26,22 @@ Run = Callable[[str, list[str], dict[str, str]], dict[str, str]]
 
 def names(language: str, pattern: str) -> list[str]:
     """The checks in a program's source, in order."""
-    texts = [path.read_text() for path in sorted((HERE / language).rglob("*")) if path.suffix in (".go", ".js", ".java")]
+    texts = [
+        path.read_text() for path in sorted((HERE / language).rglob("*")) if path.suffix in (".go", ".js", ".java")
+    ]
     return [name for text in texts for name in re.findall(pattern, text, re.MULTILINE)]
 
 
 def build(folder: Path, *command: str) -> None:
     """Run a build command in `folder`, politely; what it said is the error."""
     done = subprocess.run(
-        ["nice", *command], cwd=folder, capture_output=True, text=True, timeout=600, check=False, stdin=subprocess.DEVNULL
+        ["nice", *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, f"{' '.join(command)} gave {done.returncode}:\n{done.stdout}{done.stderr}"
 
@@ -50,7 +58,7 @@ def expect_ok(results: dict[str, str], name: str) -> None:
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     home = Path(tempfile.mkdtemp(prefix="dure-interop-"))
-    made = Platform(home, offset=600, networks=("10.211.0.0/16", "10.212.0.0/16", "10.213.0.0/24"))
+    made = Platform(home, offset=600, networks=("10.244.0.0/16", "10.96.0.0/16", "10.243.0.0/24"))
     try:
         made.up("--simulated-nodes=2", "--no-containers")
         yield made

@@ -150,7 +150,7 @@ class World:
             made.bind(("0.0.0.0", source))
             await loop.sock_connect(made, (ip, port))
             await loop.sock_sendall(made, data)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(10):  # well past the patience of a DNS server whose own resolver is silent
                 return await loop.sock_recv(made, 65535)
         finally:
             made.close()

@@ -136,6 +136,8 @@ class _Answer:
 
 def _broken(call: Call, error: Exception, *, repeatable: bool = False) -> TransportError:
     text = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError):  # its own text shows the insides of the TLS context
+        text = f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
     return TransportError(f"{call.method} {call.path}: {text}", repeatable=repeatable or call.method == "GET")
 
 

@@ -167,36 +167,29 @@ func listedAlike(t *setting) error {
 	return nil
 }
 
+// The second list is of the first one's revision, whatever has changed between the two.
 func listAlike(t *setting, client rest.Interface, path string) error {
-	// Something may change between the two.
-	var problem error
-	for range 5 {
-		byJSON, errA := client.Get().AbsPath(path).SetHeader("Accept", runtime.ContentTypeJSON).DoRaw(t)
-		byProtobuf, errB := client.Get().AbsPath(path).SetHeader("Accept", runtime.ContentTypeProtobuf).DoRaw(t)
-		if err := first(errA, errB); err != nil {
-			return err
-		}
-		one, errA := decode(byJSON)
-		two, errB := decode(byProtobuf)
-		if err := first(errA, errB); err != nil {
-			return err
-		}
-		if err := first(unmarked(one), unmarked(two)); err != nil {
-			return err
-		}
-		if problem = alike("what differs", one, two); problem == nil {
-			return nil
-		}
-	}
-	return problem
-}
-
-// unmarked takes the revision off a list: it moves with every write to any object.
-func unmarked(list runtime.Object) error {
-	data, err := meta.ListAccessor(list)
+	byJSON, err := client.Get().AbsPath(path).SetHeader("Accept", runtime.ContentTypeJSON).DoRaw(t)
 	if err != nil {
 		return err
 	}
-	data.SetResourceVersion("")
-	return nil
+	one, err := decode(byJSON)
+	if err != nil {
+		return err
+	}
+	data, err := meta.ListAccessor(one)
+	if err != nil {
+		return err
+	}
+	request := client.Get().AbsPath(path).SetHeader("Accept", runtime.ContentTypeProtobuf)
+	request.Param("resourceVersion", data.GetResourceVersion()).Param("resourceVersionMatch", "Exact")
+	byProtobuf, err := request.DoRaw(t)
+	if err != nil {
+		return err
+	}
+	two, err := decode(byProtobuf)
+	if err != nil {
+		return err
+	}
+	return alike("what differs", one, two)
 }

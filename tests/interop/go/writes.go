@@ -32,6 +32,7 @@ var writes = []check{
 	{"apply-many-kinds", applyManyKinds},
 	{"retry-on-conflict", retryOnConflict},
 	{"scale", scaleTyped},
+	{"scale-ownership", scaleOwnership},
 	{"scale-polymorphic", scalePolymorphic},
 	{"rollout", rollout},
 }
@@ -278,6 +279,30 @@ func scaleTyped(t *setting) error {
 	}
 	whole, err := apps.Get(t, "web", metav1.GetOptions{})
 	return first(err, equal("replicas of the whole", *whole.Spec.Replicas, int32(3)))
+}
+
+// The count belongs to one manager, whether it was written by the whole object or by its scale.
+func scaleOwnership(t *setting) error {
+	apps := t.client.AppsV1().Deployments(t.namespace)
+	if _, err := apps.Apply(t, applied("web", t), metav1.ApplyOptions{FieldManager: "one"}); err != nil {
+		return err
+	}
+	wanted := applyscaling.Scale().WithSpec(applyscaling.ScaleSpec().WithReplicas(3))
+	_, err := apps.ApplyScale(t, "web", wanted, metav1.ApplyOptions{FieldManager: "two"})
+	if err := refused("another's count", err, apierrors.IsConflict); err != nil {
+		return err
+	}
+	if _, err := apps.ApplyScale(t, "web", wanted, metav1.ApplyOptions{FieldManager: "two", Force: true}); err != nil {
+		return err
+	}
+	_, err = apps.Apply(t, applied("web", t), metav1.ApplyOptions{FieldManager: "one"})
+	if err := refused("the count that was taken", err, apierrors.IsConflict); err != nil {
+		return err
+	}
+	rest := applied("web", t)
+	rest.Spec.Replicas = nil
+	got, err := apps.Apply(t, rest, metav1.ApplyOptions{FieldManager: "one"})
+	return first(err, equal("replicas", *got.Spec.Replicas, int32(3)))
 }
 
 func scalePolymorphic(t *setting) error {

@@ -137,6 +137,7 @@ check("custom-resource", async (namespace) => {
   const definitions = config.makeApiClient(k8s.ApiextensionsV1Api);
   const plural = `n${namespace.replaceAll("-", "")}s`;
   const schema = { type: "object", properties: { spec: { type: "object", properties: { size: { type: "integer", _default: 1 } } } } };
+  const kind = plural[0].toUpperCase() + plural.slice(1, -1);
   const name = `${plural}.interop.dure.dev`;
   await definitions.createCustomResourceDefinition({
     body: {
@@ -144,7 +145,7 @@ check("custom-resource", async (namespace) => {
       spec: {
         group: "interop.dure.dev",
         scope: "Namespaced",
-        names: { plural, singular: plural.slice(0, -1), kind: "NodeWidget" },
+        names: { plural, singular: plural.slice(0, -1), kind },
         versions: [{ name: "v1", served: true, storage: true, schema: { openAPIV3Schema: schema } }],
       },
     },
@@ -155,11 +156,11 @@ check("custom-resource", async (namespace) => {
   });
   const custom = config.makeApiClient(k8s.CustomObjectsApi);
   const place = { group: "interop.dure.dev", version: "v1", namespace, plural };
-  const body = { apiVersion: "interop.dure.dev/v1", kind: "NodeWidget", metadata: { name: "one" }, spec: {} };
+  const body = { apiVersion: "interop.dure.dev/v1", kind, metadata: { name: "one" }, spec: {} };
   const made = await custom.createNamespacedCustomObject({ ...place, body });
   assert.deepEqual(made.spec, { size: 1 });
   const listed = await custom.listNamespacedCustomObject(place);
-  assert.deepEqual(listed.items.map((item) => item.kind), ["NodeWidget"]);
+  assert.deepEqual(listed.items.map((item) => item.kind), [kind]);
   await definitions.deleteCustomResourceDefinition({ name });
 });
 

@@ -100,6 +100,23 @@ async def test_custom_objects_are_validated_pruned_and_scaled() -> None:
         assert (await client.get(WIDGETS, "w", "default", subresource="scale"))["status"] == {"replicas": 5}
 
 
+async def test_who_applies_a_scale_owns_the_count() -> None:
+    """Applying to `scale` overwrote another manager's count without a conflict, and left no owner behind."""
+    async with api_server() as (server, client):
+        await define(client)
+        await client.apply({**widget(), "spec": {"size": 1, "replicas": 1}}, manager="one")
+        path = "/apis/example.com/v1/namespaces/default/widgets/w/scale?fieldManager=two"
+        scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": 3}}
+        media = "application/apply-patch+yaml"
+        refused = await Remote(server.handle).value("PATCH", path, scale, content_type=media)
+        assert (refused["code"], refused["details"]["causes"][0]["field"]) == (409, ".spec.replicas")
+        taken = await Remote(server.handle).value("PATCH", f"{path}&force=true", scale, content_type=media)
+        assert (taken["kind"], taken["spec"]) == ("Scale", {"replicas": 3})
+        owners = (await client.get(WIDGETS, "w", "default"))["metadata"]["managedFields"]
+        assert [(entry["manager"], entry.get("subresource")) for entry in owners] == [("one", None), ("two", "scale")]
+        assert owners[1]["fieldsV1"] == {"f:spec": {"f:replicas": {}}}
+
+
 async def test_custom_objects_have_no_strategic_merge() -> None:
     async with api_server() as (server, client):
         await define(client)

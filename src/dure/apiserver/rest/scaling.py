@@ -16,9 +16,10 @@ from dure.api.selectors import format_label_selector
 from dure.apiserver.call import Call
 from dure.apiserver.decoding import decode_body, decode_json, decode_yaml
 from dure.apiserver.errors import conflict
+from dure.apiserver.field_ownership import apply_configuration
 from dure.apiserver.representation import encode_value
 from dure.apiserver.rest.objects import Objects
-from dure.apiserver.rest.options import read_write_options
+from dure.apiserver.rest.options import check_apply_options, read_write_options
 from dure.apiserver.rest.writing import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patch_type, write_of
 from dure.core.errors import BadRequest, Invalid
 from dure.core.json import Obj, thaw
@@ -133,27 +134,57 @@ class Scaling:
             patch = decode_yaml(request.body, "Scale").value
         else:
             patch = decode_json(request.body, "Scale").value
+        if type_ == APPLY_PATCH:
+            return await self._apply(call, patch)
         return await self._set(call, "PatchOptions", lambda scale: _patched(scale, patch, type_))
 
     async def _set(self, call: Call, options_kind: str, change: Any) -> Response:
-        kind, paths = call.kind, paths_of(call.kind)
-        options = read_write_options(call.request, options_kind)
+        kind = call.kind
+        write = write_of(call, read_write_options(call.request, options_kind), "scale")
 
         def scaled(old: Obj) -> Obj:
-            before = scale_of(kind, old)
-            scale = change(before)
-            count = wanted_replicas(kind, call.name, scale)
-            meta = scale.get("metadata") or {}
-            if meta.get("uid") and meta["uid"] != old["metadata"]["uid"]:
-                raise conflict(kind, call.name, "the UID does not match")
+            scale = change(scale_of(kind, old))
             new: Obj = thaw(old)
-            _write(new, paths.wanted, count)
-            if "resourceVersion" in meta:
-                new["metadata"]["resourceVersion"] = meta["resourceVersion"]
-            return new
+            _write(new, paths_of(kind).wanted, wanted_replicas(kind, call.name, scale))
+            return _as_asked(kind, old, scale, new)
 
-        made = await self._objects.update(write_of(call, options, "scale"), scaled)
+        made = await self._objects.update(write, scaled)
         return encode_value(scale_of(kind, made), call.media)
+
+    async def _apply(self, call: Call, patch: Any) -> Response:
+        """Who applies a Scale owns the object's count, as if the object were applied with nothing else in it."""
+        kind = call.kind
+        check_apply_options(call.request)
+        options = read_write_options(call.request, "PatchOptions")
+        write = write_of(call, options, "scale")
+        write.applied = True
+
+        def scaled(old: Obj) -> Obj:
+            scale = _patched(scale_of(kind, old), patch, APPLY_PATCH)
+            count = wanted_replicas(kind, call.name, scale)
+            given: Obj = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": call.name}}
+            if (patch.get("spec") or {}).get("replicas") is not None:
+                _write(given, paths_of(kind).wanted, count)
+            now, force = self._objects.now(), options.force
+            new: Obj = thaw(
+                apply_configuration(
+                    old, given, manager=options.manager, force=force, kind=kind, subresource="scale", now=now
+                )
+            )
+            return _as_asked(kind, old, scale, new)
+
+        made = await self._objects.update(write, scaled)
+        return encode_value(scale_of(kind, made), call.media)
+
+
+def _as_asked(kind: Kind, old: Obj, scale: Obj, new: Obj) -> Obj:
+    """`new` with the resourceVersion the Scale insists on. Raises Conflict if it insists on another uid."""
+    meta = scale.get("metadata") or {}
+    if meta.get("uid") and meta["uid"] != old["metadata"]["uid"]:
+        raise conflict(kind, old["metadata"]["name"], "the UID does not match")
+    if "resourceVersion" in meta:
+        new["metadata"]["resourceVersion"] = meta["resourceVersion"]
+    return new
 
 
 def _patched(scale: Obj, patch: Any, type_: str) -> Obj:

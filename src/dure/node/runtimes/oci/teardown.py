@@ -74,7 +74,8 @@ async def _kill_monitor(run: RunDir) -> None:
 def _unmount_below(root: str) -> None:
     """The deepest and latest first."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    real = os.path.realpath(root)  # the kernel lists no links
     for point in reversed(points):
-        if point.startswith(f"{root}/"):
+        if point.startswith(f"{real}/"):
             with contextlib.suppress(OSError):
                 kernel.unmount(point)
