@@ -17,7 +17,8 @@ from typing import Any
 
 PROJECT = Path(__file__).parents[2]
 _PREPARE = """
-grep -E ' (overlay|nsfs|tmpfs|proc|sysfs|devpts) ' /proc/self/mounts | cut -d ' ' -f 2 | grep -E '^/(tmp|var/lib/dure|run)/' | tac |
+grep -E ' (overlay|nsfs|tmpfs|proc|sysfs|devpts) ' /proc/self/mounts | cut -d ' ' -f 2 |
+grep -E '^/(tmp|var/lib/dure|run)/' | tac |
 while read -r point; do umount --lazy "$point"; done  # of other platforms: here they would only be held
 mount -t tmpfs none /run && ip link set lo up && echo ready && exec sleep infinity
 """
