@@ -37,7 +37,7 @@ def test_everyday_commands(platform: Platform, namespace: str, any_kubectl: str,
 
     k("expose", "deployment", "web", "--port=80")
     wide = k("get", "pods", "-o", "wide")
-    assert re.search(r"web-\S+\s+1/1\s+Running\s+0\s+\S+\s+10\.201\.\d+\.\d+\s+dure-\d", wide)
+    assert re.search(r"web-\S+\s+1/1\s+Running\s+0\s+\S+\s+\d+\.\d+\.\d+\.\d+\s+dure-\d", wide)
     described = k("describe", "deployment", "web")
     assert "NewReplicaSet:" in described
     assert "ScalingReplicaSet" in described

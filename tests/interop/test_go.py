@@ -21,7 +21,7 @@ def program() -> Path:
     go = need("go")
     CACHE.mkdir(parents=True, exist_ok=True)
     built = CACHE / "go-checks"
-    build(HERE / "go", go, "build", "-mod=readonly", "-o", str(built), ".")
+    build(HERE / "go", go, "build", "-mod=readonly", "-buildvcs=false", "-o", str(built), ".")
     return built
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -157,6 +158,8 @@ class Channel:
         self._rate = 0.0
         self._rate_at = 0.0
         self._tick: asyncio.TimerHandle | None = None
+        self._took = 0.0
+        """Seconds that waking everybody last took."""
 
     def raise_failure(self) -> None:
         if self.failure is not None:
@@ -227,7 +230,8 @@ class Channel:
         if self._measure(loop.time()) * waiting < _CALM_DELIVERIES:
             self._flush()
         else:
-            self._tick = loop.call_later(_TICK_SECONDS, self._flush)
+            # never more than half of the loop's time goes to watchers: writes must get through
+            self._tick = loop.call_later(max(_TICK_SECONDS, self._took), self._flush)
 
     def _measure(self, now: float) -> float:
         """Events a second, decaying over a second."""
@@ -238,9 +242,11 @@ class Channel:
 
     def _flush(self) -> None:
         self._tick = None
+        began = time.perf_counter()
         dirty, self._dirty = self._dirty, set()
         for feed in dirty:
             feed.wake()
+        self._took = time.perf_counter() - began
 
 
 class WatchHub:

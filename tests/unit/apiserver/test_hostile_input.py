@@ -80,6 +80,22 @@ async def test_broken_objects_are_refused_politely(seed: int) -> None:
             assert not broken
 
 
+@pytest.mark.parametrize("media", ["", "merge-patch+json", "strategic-merge-patch+json", "apply-patch+yaml"])
+@pytest.mark.parametrize("body", [{"spec": "x"}, {"spec": [1]}, {"metadata": "x"}, {"metadata": ["x"]}])
+async def test_a_broken_scale_is_a_bad_request(media: str, body: dict[str, Any]) -> None:
+    """A Scale whose spec or metadata was no object ended in an internal error."""
+    path = "/apis/apps/v1/namespaces/default/replicasets/r"
+    labels = {"app": "r"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    made = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "r", "namespace": "default"}}
+    async with api_server() as (server, client):
+        await client.create({**made, "spec": {"selector": {"matchLabels": labels}, "template": template}})
+        target, method = f"{path}/scale?fieldManager=a", "PATCH" if media else "PUT"
+        content_type = f"application/{media or 'json'}"
+        answer = await Remote(server.handle).value(method, target, body, content_type=content_type)
+        assert answer["code"] == 400
+
+
 @pytest.mark.parametrize("media", ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])
 async def test_noise_is_a_bad_request(media: str) -> None:
     noise = random.Random(7)

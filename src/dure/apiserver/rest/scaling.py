@@ -95,6 +95,7 @@ def wanted_replicas(kind: Kind, name: str, scale: Obj) -> int:
     """The count a Scale asks for. Raises Invalid, BadRequest."""
     if scale.get("kind", "Scale") != "Scale":
         raise BadRequest(f'{scale.get("kind")} in version "{scale.get("apiVersion")}" cannot be handled as a Scale')
+    _require_parts(scale)
     count = (scale.get("spec") or {}).get("replicas", 0)
     if isinstance(count, bool) or not isinstance(count, int):
         raise BadRequest('Scale in version "v1" cannot be handled as a Scale: spec.replicas must be an integer')
@@ -105,6 +106,12 @@ def wanted_replicas(kind: Kind, name: str, scale: Obj) -> int:
     if given and given != name:
         raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({name})")
     return count
+
+
+def _require_parts(scale: Obj) -> None:
+    for part in ("metadata", "spec"):
+        if not isinstance(scale.get(part) or {}, dict):
+            raise BadRequest(f'Scale in version "v1" cannot be handled as a Scale: {part} must be an object')
 
 
 def _invalid_scale(name: str, errors: list[Any]) -> Invalid:
@@ -192,6 +199,7 @@ def _patched(scale: Obj, patch: Any, type_: str) -> Obj:
         return apply_json_patch(scale, patch)
     if not isinstance(patch, dict):
         raise BadRequest("the patch is not an object")
+    _require_parts(patch)
     if type_ == MERGE_PATCH:
         return apply_merge_patch(scale, patch)
     if type_ == STRATEGIC_PATCH:
